@@ -1,0 +1,296 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Settings: one frozen class per room, checked at construction, read from ROS parameter YAML.
+
+The same file serves the node and the command line (`cwm --config FILE`)::
+
+    /**:
+      ros__parameters:
+        storage:
+          quota_mib: 500
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+import os
+from pathlib import Path
+from typing import get_type_hints, TYPE_CHECKING, TypeVar
+
+import yaml
+
+from cwm_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIB = 1 << 20
+CHUNK_TOKENS = (128, 256, 512)
+CODECS = ('raw', 'fp16', 'int8')
+COMPRESSIONS = ('none', 'lz4')
+ENGINES = ('onnxruntime',)
+FORMULATIONS = ('auto', 'scatter', 'delta')
+
+
+def default_store_root() -> Path:
+    """Return ``$CWM_STORE``, else ``cwm`` in the user's data folder."""
+    if 'CWM_STORE' in os.environ:
+        return Path(os.environ['CWM_STORE'])
+    data = os.environ.get('XDG_DATA_HOME') or Path.home() / '.local' / 'share'
+    return Path(data) / 'cwm'
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f'{name} is {value}', hint=f'use a value from {low} to {high}')
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(
+            f'{name} is {value!r}', hint='use one of ' + ', '.join(map(str, choices))
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """
+    Where windows live and how much room they may take.
+
+    Parameters
+    ----------
+    root
+        Folder of the store.
+    quota_mib
+        Most bytes of chunks, manifests and logs, each chunk counted once [MiB].
+    free_floor_mib
+        Room that is left free on the device whatever the quota says [MiB].
+    lock_timeout_s
+        How long to wait for another writer [s].
+
+    """
+
+    root: Path = field(default_factory=default_store_root)
+    quota_mib: int = 500
+    free_floor_mib: int = 64
+    lock_timeout_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_range('storage.quota_mib', self.quota_mib, 1, 1 << 30)
+        _check_range('storage.free_floor_mib', self.free_floor_mib, 0, 1 << 30)
+        _check_range('storage.lock_timeout_s', self.lock_timeout_s, 0, 3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSettings:
+    """
+    How KV becomes bytes.
+
+    Parameters
+    ----------
+    kind
+        'int8' (default), 'fp16', or 'raw' (float32).
+    chunk_tokens
+        Tokens in a chunk; fixed for a store.
+    compression
+        'lz4' (a block is kept compressed only where it saves at least 3 %) or 'none'.
+
+    """
+
+    kind: str = 'int8'
+    chunk_tokens: int = 256
+    compression: str = 'lz4'
+
+    def __post_init__(self) -> None:
+        _check_choice('codec.kind', self.kind, CODECS)
+        _check_choice('codec.chunk_tokens', self.chunk_tokens, CHUNK_TOKENS)
+        _check_choice('codec.compression', self.compression, COMPRESSIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThawSettings:
+    """
+    What comes back first, and with how many hands.
+
+    Parameters
+    ----------
+    first_tokens, last_tokens
+        A window is usable when the chunks of its first and last so many tokens are resident.
+    relevant_chunks
+        How many absent chunks a waiting prompt pulls ahead of the others.
+    io_threads
+        Threads that read and decode; 0 means half the cores, at least one.
+    staging_mib
+        Most memory for payloads in flight [MiB].
+
+    """
+
+    first_tokens: int = 256
+    last_tokens: int = 512
+    relevant_chunks: int = 4
+    io_threads: int = 0
+    staging_mib: int = 64
+
+    def __post_init__(self) -> None:
+        _check_range('thaw.first_tokens', self.first_tokens, 1, 1 << 20)
+        _check_range('thaw.last_tokens', self.last_tokens, 1, 1 << 20)
+        _check_range('thaw.relevant_chunks', self.relevant_chunks, 0, 1 << 10)
+        _check_range('thaw.io_threads', self.io_threads, 0, 256)
+        _check_range('thaw.staging_mib', self.staging_mib, 1, 1 << 16)
+
+    @property
+    def num_threads(self) -> int:
+        """Return the number of threads that ``io_threads`` asks for."""
+        return self.io_threads or max(1, (os.cpu_count() or 2) // 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """
+    Which model runs, where and how.
+
+    Parameters
+    ----------
+    kind
+        'onnxruntime'.
+    model
+        Checkpoint folder in the published Hugging Face layout, or 'reference'.
+    threads
+        Threads of one inference; 0 means all cores.
+    formulation
+        Graph formulation: 'scatter', 'delta', or 'auto' for the best the runtime has.
+    prefill_slice
+        Tokens computed at once when a prompt is long.
+    context_tokens
+        Longest session; 0 means the trained length, and more than that is refused.
+    cache_dir
+        Where graphs built from checkpoints are kept; empty means the user's cache folder.
+
+    """
+
+    kind: str = 'onnxruntime'
+    model: str = 'reference'
+    threads: int = 0
+    formulation: str = 'auto'
+    prefill_slice: int = 256
+    context_tokens: int = 0
+    cache_dir: str = ''
+
+    def __post_init__(self) -> None:
+        _check_choice('engine.kind', self.kind, ENGINES)
+        _check_choice('engine.formulation', self.formulation, FORMULATIONS)
+        _check_range('engine.threads', self.threads, 0, 1024)
+        _check_range('engine.prefill_slice', self.prefill_slice, 1, 1 << 14)
+        _check_range('engine.context_tokens', self.context_tokens, 0, 1 << 20)
+
+    @property
+    def cache_path(self) -> Path:
+        """Return the folder that ``cache_dir`` names."""
+        if self.cache_dir:
+            return Path(self.cache_dir)
+        cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+        return Path(cache) / 'cwm'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssistantSettings:
+    """
+    How the assistant speaks.
+
+    Parameters
+    ----------
+    system_prompt_file
+        UTF-8 text that begins every new window; empty means the model's own default.
+    max_tokens
+        Longest answer [tokens].
+
+    """
+
+    system_prompt_file: str = ''
+    max_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        _check_range('assistant.max_tokens', self.max_tokens, 1, 1 << 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, nested as in the YAML."""
+
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    codec: CodecSettings = field(default_factory=CodecSettings)
+    thaw: ThawSettings = field(default_factory=ThawSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    assistant: AssistantSettings = field(default_factory=AssistantSettings)
+
+
+Group = TypeVar('Group')
+
+
+def load_settings(path: Path) -> Settings:
+    """
+    Read settings from a ROS parameter file.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or not YAML, a parameter is unknown, or a value is not allowed.
+
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise ConfigError(f'{path}: cannot be read: {exc}', hint='see config/default.yaml') from exc
+    try:
+        (node,) = document.values()
+        parameters = node['ros__parameters']
+    except (AttributeError, ValueError, TypeError, KeyError) as exc:
+        raise ConfigError(
+            f'{path}: is not a ROS parameter file of one node',
+            hint="begin with '/**:' and 'ros__parameters:', see config/default.yaml",
+        ) from exc
+    return _build_settings(path, parameters)
+
+
+def _build_settings(path: Path, parameters: object) -> Settings:
+    groups = get_type_hints(Settings)
+    built = {}
+    for name, values in _as_mapping(path, 'ros__parameters', parameters).items():
+        if name not in groups:
+            raise ConfigError(f'{path}: parameter group {name!r} is unknown')
+        built[name] = _build_group(path, name, groups[name], values)
+    return Settings(**built)
+
+
+def _as_mapping(path: Path, name: str, value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f'{path}: {name} is not a mapping of names to values')
+    return value
+
+
+def _build_group(path: Path, name: str, kind: type[Group], values: object) -> Group:
+    types = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    arguments: dict[str, object] = {}
+    for key, value in _as_mapping(path, name, values).items():
+        if key not in known:
+            raise ConfigError(
+                f'{path}: parameter {name}.{key} is unknown',
+                hint='known are ' + ', '.join(sorted(known)),
+            )
+        arguments[key] = _convert(path, f'{name}.{key}', value, types[key])
+    try:
+        return kind(**arguments)
+    except ConfigError as exc:
+        raise ConfigError(f'{path}: {exc.message}', hint=exc.hint) from exc
+
+
+def _convert(path: Path, name: str, value: object, kind: type) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f'{path}: {name} is {value!r}', hint=f'use a {kind.__name__}')
+    return value
