@@ -1,2 +1,27 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
+"""KV of a chunk to payload bytes and back: quantise, compress, check."""
+
+from __future__ import annotations
+
+from cwm_ros.codec.chunks import (
+    decode_chunk,
+    encode_chunk,
+    error_bound,
+    max_payload_bytes,
+    Scratch,
+)
+from cwm_ros.codec.kernels import KernelLoader, numpy_kernels
+from cwm_ros.codec.payload import codec_named, CodecId
+
+__all__ = [
+    'CodecId',
+    'KernelLoader',
+    'Scratch',
+    'codec_named',
+    'decode_chunk',
+    'encode_chunk',
+    'error_bound',
+    'max_payload_bytes',
+    'numpy_kernels',
+]

@@ -1,0 +1,336 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A chunk's KV to payload and back.
+
+Any number of threads may encode and decode at once, each with its own `Scratch`; the loops run
+without the interpreter lock.
+"""
+
+from __future__ import annotations
+
+from typing import cast, NamedTuple, TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from cwm_ros.codec.compress import checksum, compress_lz4, Compression, decompress_lz4
+from cwm_ros.codec.kernels import (
+    Blocks,
+    FLOAT16_MAX,
+    FLOAT16_MAX_BITS,
+    float16_not_below,
+    FLOAT32_MAX_BITS,
+    GROUP_TOKENS,
+    INT8_MAX,
+    numpy_kernels,
+)
+from cwm_ros.codec.payload import (
+    CodecId,
+    Entry,
+    PayloadLayout,
+    read_index,
+    scale_bits,
+    write_index,
+)
+from cwm_ros.errors import ConfigError, EngineError, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cwm_ros.codec.kernels import BitsArray, ByteArray, IndexArray, Kernels
+    from cwm_ros.kv import FloatArray, KVSpec
+
+HalfArray = npt.NDArray[np.float16]
+
+LARGEST: dict[CodecId, np.float32] = {
+    CodecId.RAW: np.finfo(np.float32).max,
+    CodecId.FP16: FLOAT16_MAX,
+    CodecId.INT8: INT8_MAX * FLOAT16_MAX,
+}
+"""Largest magnitude that each codec can hold."""
+
+HALF_SCALE_LIMIT = np.float16(516)
+"""Largest scale that values of a float16 cache can have: the smallest above 65504 / 127."""
+
+
+class Scratch:
+    """
+    Buffers that are used again and again by one thread; new ones cost up to ten times more.
+
+    Parameters
+    ----------
+    kernels
+        Asked at each call; a `KernelLoader` gives faster ones once they are ready.
+
+    """
+
+    def __init__(self, kernels: Callable[[], Kernels] = numpy_kernels) -> None:
+        self.kernels = kernels
+        self._payload = np.empty(0, dtype=np.uint8)
+        self._staging = np.empty(0, dtype=np.uint8)
+
+    def payload(self, num_bytes: int) -> ByteArray:
+        """Return a buffer for a payload that is being made."""
+        if self._payload.nbytes < num_bytes:
+            self._payload = np.empty(num_bytes, dtype=np.uint8)
+        return self._payload[:num_bytes]
+
+    def staging(self, num_bytes: int) -> ByteArray:
+        """Return a buffer for codes before compression or after decompression."""
+        if self._staging.nbytes < num_bytes:
+            self._staging = np.empty(num_bytes, dtype=np.uint8)
+        return self._staging[:num_bytes]
+
+
+def max_payload_bytes(spec: KVSpec, num_tokens: int, codec: CodecId) -> int:
+    """Return the size that no payload of ``num_tokens`` tokens exceeds [bytes]."""
+    return PayloadLayout.of(spec, num_tokens, codec).max_bytes
+
+
+def encode_chunk(kv: FloatArray, codec: CodecId, compression: str, scratch: Scratch) -> memoryview:
+    """
+    Encode KV.
+
+    Parameters
+    ----------
+    kv
+        Shape (L, 2, H, T, D), float32, finite, T >= 1; any view whose last two axes are
+        contiguous, such as a range of tokens of a live cache. Only read.
+    codec
+        Type of the codes.
+    compression
+        'lz4' (kept where a block shrinks by 3 %) or 'none'.
+    scratch
+        Buffers of this thread.
+
+    Returns
+    -------
+    memoryview
+        The payload, in a buffer of ``scratch``: valid until it is used again.
+
+    Raises
+    ------
+    EngineError
+        A value is not finite, or too large for the codec (fp16: 65504, int8: 127 * 65504).
+    ConfigError
+        The array has another shape, type or order, or the compression is unknown.
+
+    """
+    if compression not in ('none', 'lz4'):
+        raise ConfigError(f'compression {compression!r} is unknown', hint="use 'lz4' or 'none'")
+    layout, rows = _layout_of(kv, codec), _rows(kv)
+    payload = scratch.payload(layout.max_bytes)
+    is_packed = compression == 'lz4'
+    all_codes = payload[layout.blocks_start :]
+    if is_packed:
+        all_codes = scratch.staging(all_codes.nbytes)
+    _write_codes(rows, layout, all_codes, scale_bits(payload, layout), scratch.kernels())
+    end, entries = layout.blocks_start, []
+    for codes in all_codes.reshape(layout.num_blocks, layout.block_bytes):
+        entries.append(_store_block(codes, payload[end:], is_packed=is_packed))
+        end += entries[-1].stored_bytes
+    size = write_index(payload, layout, entries)
+    return payload.data[:size]
+
+
+def decode_chunk(
+    payload: memoryview,
+    *,
+    spec: KVSpec,
+    num_tokens: int,
+    codec: CodecId,
+    out: FloatArray | HalfArray,
+    scratch: Scratch,
+    source: Path,
+) -> None:
+    """
+    Decode a payload into a live cache.
+
+    Parameters
+    ----------
+    payload
+        Contiguous bytes; nothing about them is believed.
+    spec, num_tokens, codec
+        What the payload must hold.
+    out
+        Shape (L, 2, H, T, D), float32 or float16; any view whose last two axes are contiguous.
+        Untouched when an error is raised.
+    scratch
+        Buffers of this thread.
+    source
+        File named in errors.
+
+    Raises
+    ------
+    FormatError
+        The payload is damaged, lies, or holds something else.
+    EngineError
+        A value does not fit a float16 cache.
+    ConfigError
+        ``out`` has another shape, type or order.
+
+    """
+    layout = PayloadLayout.of(spec, num_tokens, codec)
+    if out.shape != layout.shape or out.dtype not in (np.float32, np.float16):
+        raise ConfigError(f'KV array is {out.dtype} {out.shape}, the payload {layout.shape}')
+    rows = _rows(out)
+    data = np.frombuffer(payload, dtype=np.uint8)
+    entries = read_index(data, layout, source)
+    scales = scale_bits(data, layout)
+    blocks = _unpack_blocks(data, layout, entries, scratch, source)
+    if codec is CodecId.INT8:
+        _check_scales(scales, source, is_half=rows.is_half)
+        scratch.kernels().dequantize(blocks, scales, rows.flat, rows.starts, num_tokens)
+    else:
+        _load_floats(blocks, layout, rows, scratch.kernels(), source)
+
+
+def error_bound(kv: FloatArray, codec: CodecId) -> FloatArray:
+    """
+    Return how far encoding and decoding may move a value.
+
+    The result is the same, within float32 rounding, for the values before encoding and for those
+    decoded to float32: decoded values have the same scales, down to scales of 2^-14, below which
+    the bound is a constant.
+
+    Parameters
+    ----------
+    kv
+        Shape (L, 2, H, T, D), float32, finite.
+    codec
+        Type of the codes.
+
+    Returns
+    -------
+    FloatArray
+        Shape (L, 2, H, G, D): one bound for each group of 128 tokens of a channel. Decoding to
+        float16 adds that type's rounding, 2^-11 of a value.
+
+    """
+    starts = range(0, kv.shape[3], GROUP_TOKENS)
+    peaks = np.stack([np.abs(kv[:, :, :, t : t + GROUP_TOKENS]).max(axis=3) for t in starts], 3)
+    if codec is CodecId.RAW:
+        return np.zeros_like(peaks)
+    if codec is CodecId.FP16:
+        return np.maximum(peaks * np.float32(2**-11), np.float32(2**-25))
+    quotients = np.divide(peaks, INT8_MAX, dtype=np.float32)
+    scales = float16_not_below(quotients, peaks).astype(np.float32)
+    # A quotient of up to 127 that is rounded to float32 may pass the middle by 127 * 2^-24.
+    return np.maximum(scales, np.float32(2**-14)) * np.float32(0.5 + 127 * 2**-24)
+
+
+class _Rows(NamedTuple):
+    flat: FloatArray  # or float16 bits: kernels look at the dtype
+    starts: IndexArray
+
+    @property
+    def is_half(self) -> bool:
+        return self.flat.dtype == np.uint16
+
+
+def _rows(kv: FloatArray | HalfArray) -> _Rows:
+    """Return the flat array around a view, and where in it the rows of T * D elements begin."""
+    item, (num_tokens, head_dim) = kv.itemsize, kv.shape[3:]
+    outer, inner = kv.strides[:3], kv.strides[3:]
+    has_gaps = (head_dim > 1 and inner[1] != item) or (
+        num_tokens > 1 and inner[0] != head_dim * item
+    )
+    if has_gaps or any(stride < 0 or stride % item for stride in outer):
+        raise ConfigError(f'KV array with strides {kv.strides} has gaps between tokens')
+    indices = np.ogrid[tuple(slice(n) for n in kv.shape[:3])]
+    starts = sum(index * (stride // item) for index, stride in zip(indices, outer, strict=True))
+    starts = np.ascontiguousarray(starts, dtype=np.int64).reshape(-1)
+    size = int(starts[-1]) + num_tokens * head_dim
+    flat = np.lib.stride_tricks.as_strided(kv, (size,), (item,), writeable=kv.flags.writeable)
+    bits = flat.view(np.uint16) if kv.dtype == np.float16 else flat
+    return _Rows(cast('FloatArray', bits), starts)
+
+
+def _layout_of(kv: FloatArray, codec: CodecId) -> PayloadLayout:
+    if kv.shape[1:2] != (2,) or kv.ndim != len('L2HTD') or kv.dtype != np.float32:
+        raise ConfigError(f'KV array is {kv.dtype} {kv.shape}, not float32 (L, 2, H, T, D)')
+    layers, _, heads, num_tokens, head_dim = kv.shape
+    return PayloadLayout(
+        num_layers=layers,
+        num_kv_heads=heads,
+        num_tokens=num_tokens,
+        head_dim=head_dim,
+        codec=codec,
+    )
+
+
+def _write_codes(
+    rows: _Rows, layout: PayloadLayout, codes: ByteArray, scales: BitsArray, kernels: Kernels
+) -> None:
+    """Fill the codes of all blocks, and the scales."""
+    shape = (layout.num_rows, layout.num_tokens, layout.head_dim)
+    if layout.codec is CodecId.INT8:
+        bits = kernels.quantize(rows.flat, rows.starts, codes.view(np.int8).reshape(shape), scales)
+    elif layout.codec is CodecId.FP16:
+        bits = kernels.store_floats(rows.flat, rows.starts, codes.view(np.uint16).reshape(shape))
+    else:
+        bits = kernels.store_floats(rows.flat, rows.starts, codes.view(np.float32).reshape(shape))
+    if bits > FLOAT32_MAX_BITS:
+        raise EngineError('KV holds a value that is not finite: it cannot be frozen')
+    largest, limit = np.uint32(bits).view(np.float32), LARGEST[layout.codec]
+    if largest > limit:
+        raise EngineError(
+            f'KV holds {largest:g}, more than the {limit:g} of codec {layout.codec.name.lower()}',
+            hint="set codec.kind to 'raw'",
+        )
+
+
+def _store_block(codes: ByteArray, target: ByteArray, *, is_packed: bool) -> Entry:
+    """Compress or copy one block; without packing the codes are in their place already."""
+    size = compress_lz4(codes, target) if is_packed else None
+    if size is not None:
+        return Entry(Compression.LZ4, size, checksum(target[:size]))
+    if is_packed:
+        target[: codes.nbytes] = codes
+    return Entry(Compression.NONE, codes.nbytes, checksum(codes))
+
+
+def _unpack_blocks(
+    data: ByteArray, layout: PayloadLayout, entries: list[Entry], scratch: Scratch, source: Path
+) -> Blocks:
+    """Check every block and decompress those that are compressed."""
+    packed = [entry for entry in entries if entry.compression == Compression.LZ4]
+    staging = scratch.staging(len(packed) * layout.block_bytes)
+    places = np.zeros((len(entries), 2), dtype=np.int64)
+    start, staged = layout.blocks_start, 0
+    for block, entry in enumerate(entries):
+        stored = data[start : start + entry.stored_bytes]
+        if checksum(stored) != entry.checksum:
+            raise FormatError(source, f'block {block} fails its checksum')
+        places[block] = 0, start
+        if entry.compression == Compression.LZ4:
+            if not decompress_lz4(stored, staging[staged : staged + layout.block_bytes]):
+                raise FormatError(source, f'block {block}: LZ4 does not give its size')
+            places[block] = 1, staged
+            staged += layout.block_bytes
+        start += entry.stored_bytes
+    return Blocks(payload=data, staging=staging, places=places)
+
+
+def _check_scales(scales: BitsArray, source: Path, *, is_half: bool) -> None:
+    largest = scales.max()
+    if largest > FLOAT16_MAX_BITS:
+        raise FormatError(source, 'scales: one is negative or not finite')
+    if is_half and largest > HALF_SCALE_LIMIT.view(np.uint16):
+        raise EngineError(f'{source}: a value does not fit a float16 cache')
+
+
+def _load_floats(
+    blocks: Blocks, layout: PayloadLayout, rows: _Rows, kernels: Kernels, source: Path
+) -> None:
+    is_half = layout.codec is CodecId.FP16
+    itemsize = layout.codec.itemsize
+    largest = kernels.largest_bits(blocks, itemsize, layout.block_bytes // itemsize)
+    if largest > (FLOAT16_MAX_BITS if is_half else FLOAT32_MAX_BITS):
+        raise FormatError(source, 'blocks: a value is not finite')
+    if rows.is_half and not is_half and largest > FLOAT16_MAX.view(np.uint32):
+        raise EngineError(f'{source}: a value does not fit a float16 cache')
+    row_elements = layout.num_tokens * layout.head_dim
+    kernels.load_floats(blocks, itemsize, rows.flat, rows.starts, row_elements)
