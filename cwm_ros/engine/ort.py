@@ -1,0 +1,248 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The engine on ONNX Runtime; the only place that imports it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from cwm_ros.engine.base import Engine, LogitRows
+from cwm_ros.engine.bindings import BINDINGS
+from cwm_ros.engine.cache import KVCache
+from cwm_ros.errors import ConfigError, EngineError, InterruptedOperation, OutOfMemoryError
+from cwm_ros.kv import KVChunk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cwm_ros.config import EngineSettings
+    from cwm_ros.kv import FloatArray, KVSpec, ModelIdentity, TokenArray
+
+SCATTER_SINCE = (1, 25)
+"""First ONNX Runtime whose CPU provider has TensorScatter."""
+WATCH_SECONDS = 0.02
+"""How often a running slice looks at the cancel event [s]."""
+ORT_ERRORS = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    ort_errors.EPFail,
+)
+
+
+def choose_formulation(settings: EngineSettings) -> str:
+    """
+    Return the graph formulation that this runtime runs best, 'scatter' or 'delta'.
+
+    Raises
+    ------
+    ConfigError
+        The settings ask for one that this runtime does not have.
+
+    """
+    version = tuple(int(part) for part in onnxruntime.__version__.split('.')[:2])
+    has_scatter = version >= SCATTER_SINCE
+    if settings.formulation == 'auto':
+        return 'scatter' if has_scatter else 'delta'
+    if settings.formulation == 'scatter' and not has_scatter:
+        raise ConfigError(
+            f'engine.formulation is scatter, ONNX Runtime {onnxruntime.__version__} lacks it',
+            hint='use auto or delta, or ONNX Runtime {}.{}'.format(*SCATTER_SINCE),
+        )
+    return settings.formulation
+
+
+class OrtEngine(Engine):
+    """
+    A decoder graph on the CPU.
+
+    Parameters
+    ----------
+    path
+        Graph of the formulation that `choose_formulation` named.
+    spec, identity
+        Geometry of the cache, and what it is made by.
+    settings
+        Threads, slice and context length.
+
+    Raises
+    ------
+    ConfigError
+        ``settings.context_tokens`` is more than the trained length.
+    EngineError
+        The graph cannot be loaded, or is of another geometry.
+
+    """
+
+    supports_kv = True
+
+    def __init__(
+        self, path: Path, spec: KVSpec, identity: ModelIdentity, settings: EngineSettings
+    ) -> None:
+        if settings.context_tokens > spec.max_tokens:
+            raise ConfigError(
+                f'engine.context_tokens is {settings.context_tokens}',
+                hint=f'{identity.name} was trained for {spec.max_tokens}',
+            )
+        self.spec = spec
+        self.identity = identity
+        self.capacity = settings.context_tokens or spec.max_tokens
+        self._slice = settings.prefill_slice
+        with _translated(f'{path}: cannot be loaded'):
+            self._session = onnxruntime.InferenceSession(
+                path, _session_options(settings), providers=['CPUExecutionProvider']
+            )
+        self.vocab_size = self._check_geometry(path)
+        self._cache = KVCache(spec, self.capacity)
+        self.resident = self._cache.resident
+        formulation = self._session.get_modelmeta().custom_metadata_map['formulation']
+        self._bindings = BINDINGS[formulation](self._session, self._cache, self.vocab_size)
+
+    def _check_geometry(self, path: Path) -> int:
+        shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        expected = [1, self.spec.num_kv_heads, 'S', self.spec.head_dim]
+        layers = [name for name in shapes if name.startswith('past_key_')]
+        if len(layers) != self.spec.num_layers or shapes[layers[0]] != expected:
+            raise EngineError(f'{path}: the graph has not the geometry {self.spec}')
+        outputs = {value.name: value.shape for value in self._session.get_outputs()}
+        return int(outputs['logits'][2])
+
+    def run(
+        self,
+        tokens: TokenArray,
+        start: int,
+        *,
+        rows: LogitRows = LogitRows.LAST,
+        cancel: threading.Event | None = None,
+    ) -> FloatArray:
+        stop = start + len(tokens)
+        self._check_tokens(tokens, start)
+        self.reserve(stop)
+        kept: list[FloatArray] = []
+        for begin in range(start, stop, self._slice):
+            end = min(begin + self._slice, stop)
+            wanted = LogitRows.NONE if rows is LogitRows.LAST and end < stop else rows
+            if cancel is not None and cancel.is_set():
+                raise InterruptedOperation(f'cancelled before position {begin}')
+            kept.append(
+                self._run_slice(tokens[begin - start : end - start], begin, wanted, cancel)
+            )
+        if len(kept) == 1:
+            return kept[0]
+        return np.concatenate([np.empty((0, self.vocab_size), np.float32), *kept])
+
+    def _check_tokens(self, tokens: TokenArray, start: int) -> None:
+        if tokens.ndim != 1 or tokens.dtype != np.int32 or start < 0:
+            raise EngineError(f'tokens {tokens.dtype}{tokens.shape} at {start} are not (T,) int32')
+        if len(tokens) and not (tokens.min() >= 0 and tokens.max() < self.vocab_size):
+            raise EngineError(
+                f'a token id is not in [0, {self.vocab_size})',
+                hint='tokens and engine are of different models',
+            )
+
+    def _run_slice(
+        self, tokens: TokenArray, start: int, rows: LogitRows, cancel: threading.Event | None
+    ) -> FloatArray:
+        stop = start + len(tokens)
+        if any(True for _ in self.resident.overlap(start, stop)):
+            self._cache.drop(start, stop)
+        options = onnxruntime.RunOptions()
+        is_watched = cancel is not None and len(tokens) > 1
+        try:
+            with _translated(f'the graph failed at [{start}, {stop})'):
+                if is_watched and cancel is not None:
+                    with _watching(cancel, options):
+                        logits = self._bindings.run(tokens, start, rows, options)
+                else:
+                    logits = self._bindings.run(tokens, start, rows, options)
+        except EngineError:
+            self._cache.drop(start, stop)
+            if is_watched and cancel is not None and cancel.is_set():
+                raise InterruptedOperation(f'cancelled at position {start}') from None
+            raise
+        if not np.isfinite(logits).all():
+            self._cache.view(start, stop)[:] = 0
+            self._cache.drop(start, stop)
+            raise EngineError(f'logits of [{start}, {stop}) are not finite')
+        self._cache.add(start, stop)
+        return logits[: rows.count(len(tokens))].copy()
+
+    def reserve(self, num_tokens: int) -> None:
+        if self._cache.reserve(num_tokens):
+            self._bindings.bind_cache()
+
+    def drop(self, start: int, stop: int) -> None:
+        self._cache.drop(start, stop)
+
+    def reset(self) -> None:
+        self._cache.drop(0, self._cache.slots)
+
+    def close(self) -> None:
+        self._bindings.close()
+        self._session = None
+
+    def export_kv(self, start: int, stop: int) -> KVChunk:
+        if not self.resident.covers(start, stop):
+            raise EngineError(f'[{start}, {stop}) is not resident: {self.resident}')
+        view = self._cache.view(start, stop)
+        view.flags.writeable = False
+        return KVChunk(start=start, kv=view)
+
+    def import_view(self, start: int, stop: int) -> FloatArray:
+        if any(True for _ in self.resident.overlap(start, stop)):
+            raise EngineError(f'[{start}, {stop}) is resident: {self.resident}')
+        self.reserve(stop)
+        return self._cache.view(start, stop)
+
+    def mark_resident(self, start: int, stop: int) -> None:
+        self._cache.add(start, stop)
+
+
+def _session_options(settings: EngineSettings) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # shapes vary, and a pattern is kept for each
+    options.log_severity_level = 3
+    return options
+
+
+@contextmanager
+def _translated(problem: str) -> Iterator[None]:
+    """Raise what the runtime raises as our own errors, beginning with ``problem``."""
+    try:
+        yield
+    except MemoryError as exc:
+        raise OutOfMemoryError(f'{problem}: out of memory') from exc
+    except ORT_ERRORS as exc:
+        raise EngineError(f'{problem}: {exc}') from exc
+
+
+@contextmanager
+def _watching(cancel: threading.Event, options: onnxruntime.RunOptions) -> Iterator[None]:
+    """Stop the inference that runs in the block soon after ``cancel`` is set."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.is_set():
+            if cancel.wait(WATCH_SECONDS):
+                options.terminate = True
+                return
+
+    watcher = threading.Thread(target=watch, name='cwm-cancel', daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()

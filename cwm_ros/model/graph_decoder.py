@@ -1,0 +1,307 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The decoder as ONNX, in two formulations of the same blocks.
+
+Inputs of both: ``input_ids`` [1, T], ``logit_rows`` [R] (int32, R >= 1), ``position_ids`` [1, T],
+and for each layer l ``past_key_l`` and ``past_value_l`` [1, H, S, D]. Outputs: ``logits``
+[1, R, V] and ``present_key_l``, ``present_value_l``.
+
+- delta (opset 17): ``attn_mask`` [1, 1, 1, S] is added to the scores of the past, ``new_mask``
+  [1, 1, T, T] to those of the new tokens; present is the new rows [1, H, T, D].
+- scatter (opset 24): ``attn_mask`` [1, 1, T, S] is bool, ``write_indices`` [1] is where the new
+  rows go; present is the whole cache [1, H, S, D] and wants the buffer of past.
+
+The last layer is computed only for the logit rows: nothing else reads its output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cwm_ros.model.rope import rope_tables
+
+if TYPE_CHECKING:
+    from cwm_ros.model.graph_writer import GraphWriter
+    from cwm_ros.model.spec import ModelSpec
+    from cwm_ros.model.weights import Weights
+
+OPSETS = {'delta': 17, 'scatter': 24}
+INT64_MAX = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Queries:
+    """What varies between all rows and the logit rows only: mask, cosines and sines."""
+
+    mask: str
+    cos: str
+    sin: str
+
+
+class _Decoder:
+    """Blocks that both formulations share."""
+
+    formulation: str
+    position_dtype: str
+
+    def __init__(self, writer: GraphWriter, spec: ModelSpec, weights: Weights) -> None:
+        self.w = writer
+        self.spec = spec
+        self.weights = weights
+
+    def build(self) -> None:
+        """Describe the whole model to the writer."""
+        w, spec = self.w, self.spec
+        ids = w.input('input_ids', 'int32', [1, 'T'])
+        rows = w.input('logit_rows', 'int32', ['R'])
+        positions = w.input('position_ids', self.position_dtype, [1, 'T'])
+        mask = self.masks()
+        cos, sin = self._rotations(positions)
+        every = _Queries(mask=mask, cos=cos, sin=sin)
+        some = self._only_rows(every, rows)
+        embedding = w.constant('embedding', self.weights.get('model.embed_tokens.weight'))
+        hidden = w.node('Gather', [embedding, ids], 'hidden')
+        for layer in range(spec.num_layers):
+            is_last = layer == spec.num_layers - 1
+            hidden = self._block(
+                layer,
+                hidden,
+                every,
+                queries=some if is_last else every,
+                rows=rows if is_last else '',
+            )
+        self._head(hidden)
+
+    def masks(self) -> str:
+        """Declare the mask inputs and return the mask that has a row for each token."""
+        raise NotImplementedError
+
+    def norm(self, x: str, weight: str, name: str) -> str:
+        """Return the RMS norm of ``x`` times ``weight``."""
+        raise NotImplementedError
+
+    def rope(self, x: str, queries: _Queries, name: str) -> str:
+        """Rotate ``x`` [1, heads, rows, D]."""
+        raise NotImplementedError
+
+    def attend(self, layer: int, q: str, k: str, v: str, mask: str) -> str:
+        """Return attention [1, heads, rows, D], and declare past and present."""
+        raise NotImplementedError
+
+    def _rotations(self, positions: str) -> tuple[str, str]:
+        """Return cosines and sines [1, T, D / 2] of the positions."""
+        cos, sin = rope_tables(self.spec.rope, self.spec.head_dim, self.spec.max_tokens)
+        return (
+            self.w.node('Gather', [self.w.constant('cos_table', cos), positions], 'cos'),
+            self.w.node('Gather', [self.w.constant('sin_table', sin), positions], 'sin'),
+        )
+
+    def _only_rows(self, every: _Queries, rows: str) -> _Queries:
+        return _Queries(
+            mask=self.w.node('Gather', [every.mask, rows], 'mask_rows', {'axis': 2}),
+            cos=self.w.node('Gather', [every.cos, rows], 'cos_rows', {'axis': 1}),
+            sin=self.w.node('Gather', [every.sin, rows], 'sin_rows', {'axis': 1}),
+        )
+
+    def _block(
+        self, layer: int, hidden: str, every: _Queries, *, queries: _Queries, rows: str
+    ) -> str:
+        w, name = self.w, f'l{layer}'
+        source = f'model.layers.{layer}.'
+        normed = self.norm(hidden, f'{source}input_layernorm.weight', f'{name}/attn_norm')
+        q, k, v = self._project_qkv(layer, normed)
+        if rows:
+            q = w.node('Gather', [q, rows], f'{name}/q_rows', {'axis': 1})
+            hidden = w.node('Gather', [hidden, rows], f'{name}/hidden_rows', {'axis': 1})
+        q = self.rope(self._split_heads(q, self.spec.num_heads), queries, f'{name}/q_rope')
+        k = self.rope(self._split_heads(k, self.spec.num_kv_heads), every, f'{name}/k_rope')
+        v = self._split_heads(v, self.spec.num_kv_heads)
+        mixed = self.attend(layer, q, k, v, queries.mask)
+        mixed = w.node('Transpose', [mixed], f'{name}/mixed_t', {'perm': [0, 2, 1, 3]})
+        mixed = w.node('Reshape', [mixed, w.ints(1, -1, self.spec.query_size)], f'{name}/mixed')
+        out = self._linear(mixed, [f'{source}self_attn.o_proj'], f'{name}/o')
+        hidden = w.node('Add', [hidden, out], f'{name}/attn_out')
+        normed = self.norm(hidden, f'{source}post_attention_layernorm.weight', f'{name}/ffn_norm')
+        return w.node('Add', [hidden, self._ffn(layer, normed)], f'{name}/out')
+
+    def _project_qkv(self, layer: int, x: str) -> tuple[str, str, str]:
+        source, name = f'model.layers.{layer}.self_attn.', f'l{layer}'
+        joint = self._linear(x, [f'{source}{p}_proj' for p in 'qkv'], f'{name}/qkv')
+        outputs = (f'{name}/q', f'{name}/k', f'{name}/v')
+        sizes = self.w.ints(self.spec.query_size, self.spec.kv_size, self.spec.kv_size)
+        self.w.nodes('Split', [joint, sizes], outputs, {'axis': -1})
+        return outputs
+
+    def _split_heads(self, x: str, num_heads: int) -> str:
+        shape = self.w.ints(1, -1, num_heads, self.spec.head_dim)
+        heads = self.w.node('Reshape', [x, shape], f'{x}_heads')
+        return self.w.node('Transpose', [heads], f'{x}_t', {'perm': [0, 2, 1, 3]})
+
+    def _ffn(self, layer: int, x: str) -> str:
+        source, name, w = f'model.layers.{layer}.mlp.', f'l{layer}', self.w
+        joint = self._linear(x, [f'{source}gate_proj', f'{source}up_proj'], f'{name}/gate_up')
+        sizes = w.ints(self.spec.ffn_size, self.spec.ffn_size)
+        w.nodes('Split', [joint, sizes], [f'{name}/gate', f'{name}/up'], {'axis': -1})
+        sigmoid = w.node('Sigmoid', [f'{name}/gate'], f'{name}/sigmoid')
+        silu = w.node('Mul', [f'{name}/gate', sigmoid], f'{name}/silu')
+        product = w.node('Mul', [silu, f'{name}/up'], f'{name}/gated')
+        return self._linear(product, [f'{source}down_proj'], f'{name}/down')
+
+    def _linear(self, x: str, sources: list[str], name: str) -> str:
+        """Multiply by the published projections (rows are outputs) side by side."""
+        matrix = np.concatenate([self.weights.get(f'{s}.weight') for s in sources]).T.copy()
+        y = self.w.node('MatMul', [x, self.w.constant(f'{name}/weight', matrix)], f'{name}/y')
+        if f'{sources[0]}.bias' not in self.spec.tensor_shapes():
+            return y
+        bias = np.concatenate([self.weights.get(f'{s}.bias') for s in sources])
+        return self.w.node('Add', [y, self.w.constant(f'{name}/bias', bias)], f'{name}/y_bias')
+
+    def _head(self, hidden: str) -> None:
+        w, spec = self.w, self.spec
+        normed = self.norm(hidden, 'model.norm.weight', 'final_norm')
+        flat = w.node('Reshape', [normed, w.ints(-1, spec.hidden_size)], 'final_rows')
+        matrix = 'embedding'
+        if not spec.is_tied:
+            matrix = w.constant('lm_head', self.weights.get('lm_head.weight'))
+        logits = w.node('Gemm', [flat, matrix], 'logits_rows', {'transB': 1})
+        w.node('Reshape', [logits, w.ints(1, -1, spec.vocab_size)], 'logits')
+        w.output('logits', 'float32', [1, 'R', spec.vocab_size])
+
+    def weight(self, source: str) -> str:
+        """Store a published vector under its own name."""
+        return self.w.constant(source, self.weights.get(source))
+
+    def past(self, layer: int) -> tuple[str, str]:
+        """Declare the cache inputs of a layer."""
+        shape = (1, self.spec.num_kv_heads, 'S', self.spec.head_dim)
+        return (
+            self.w.input(f'past_key_{layer}', 'float32', shape),
+            self.w.input(f'past_value_{layer}', 'float32', shape),
+        )
+
+    def present(self, layer: int, rows: str) -> None:
+        """Declare the cache outputs of a layer."""
+        shape = (1, self.spec.num_kv_heads, rows, self.spec.head_dim)
+        self.w.output(f'present_key_{layer}', 'float32', shape)
+        self.w.output(f'present_value_{layer}', 'float32', shape)
+
+
+class ScatterDecoder(_Decoder):
+    """The cache is updated in place; attention is one operator."""
+
+    formulation = 'scatter'
+    position_dtype = 'int64'
+
+    def masks(self) -> str:
+        self.w.input('write_indices', 'int64', [1])
+        return self.w.input('attn_mask', 'bool', [1, 1, 'T', 'S'])
+
+    def norm(self, x: str, weight: str, name: str) -> str:
+        attributes = {'epsilon': self.spec.norm_eps, 'axis': -1}
+        return self.w.node('RMSNormalization', [x, self.weight(weight)], name, attributes)
+
+    def rope(self, x: str, queries: _Queries, name: str) -> str:
+        return self.w.node('RotaryEmbedding', [x, queries.cos, queries.sin], name)
+
+    def attend(self, layer: int, q: str, k: str, v: str, mask: str) -> str:
+        past_key, past_value = self.past(layer)
+        for past, rows, present in (
+            (past_key, k, f'present_key_{layer}'),
+            (past_value, v, f'present_value_{layer}'),
+        ):
+            self.w.node('TensorScatter', [past, rows, 'write_indices'], present, {'axis': 2})
+        self.present(layer, 'S')
+        inputs = [q, f'present_key_{layer}', f'present_value_{layer}', mask]
+        scale = {'scale': self.spec.head_dim**-0.5}
+        return self.w.node('Attention', inputs, f'l{layer}/attention', scale)
+
+
+class DeltaDecoder(_Decoder):
+    """The cache is only read; primitives that every runtime since 2022 has."""
+
+    formulation = 'delta'
+    position_dtype = 'int32'
+
+    def masks(self) -> str:
+        w = self.w
+        past = w.input('attn_mask', 'float32', [1, 1, 1, 'S'])
+        shape = w.node('Shape', [past], 'past_shape')
+        w.node('Slice', [shape, w.ints(3), w.ints(4)], 'num_slots')
+        return w.input('new_mask', 'float32', [1, 1, 'T', 'T'])
+
+    def norm(self, x: str, weight: str, name: str) -> str:
+        w = self.w
+        square = w.node('Mul', [x, x], f'{name}/square')
+        mean = w.node('ReduceMean', [square], f'{name}/mean', {'axes': [-1], 'keepdims': 1})
+        eps = w.constant('norm_eps', np.array(self.spec.norm_eps, np.float32))
+        root = w.node('Sqrt', [w.node('Add', [mean, eps], f'{name}/eps')], f'{name}/root')
+        unit = w.node('Div', [x, root], f'{name}/unit')
+        return w.node('Mul', [unit, self.weight(weight)], name)
+
+    def rope(self, x: str, queries: _Queries, name: str) -> str:
+        w, half = self.w, self.spec.head_dim // 2
+        low, high = f'{name}/low', f'{name}/high'
+        w.nodes('Split', [x, w.ints(half, half)], [low, high], {'axis': -1})
+
+        def product(part: str, table: str) -> str:
+            return w.node('Mul', [part, self._over_heads(table)], f'{part}_{table}')
+
+        cos, sin = queries.cos, queries.sin
+        turned_low = w.node('Sub', [product(low, cos), product(high, sin)], f'{name}/low_t')
+        turned_high = w.node('Add', [product(high, cos), product(low, sin)], f'{name}/high_t')
+        return w.node('Concat', [turned_low, turned_high], name, {'axis': -1})
+
+    def _over_heads(self, table: str) -> str:
+        """Return ``table`` [1, rows, D / 2] as [1, 1, rows, D / 2]; added once for each table."""
+        name = f'{table}_heads'
+        if not self.w.has(name):
+            self.w.node('Unsqueeze', [table, self.w.ints(1)], name)
+        return name
+
+    def _tiled(self, mask: str) -> str:
+        """Repeat ``mask`` for the query heads of a group, which lie behind one another."""
+        name = f'{mask}_tiled'
+        if not self.w.has(name):
+            group = self.spec.num_heads // self.spec.num_kv_heads
+            self.w.node('Concat', [mask] * group, name, {'axis': 2})
+        return name
+
+    def attend(self, layer: int, q: str, k: str, v: str, mask: str) -> str:
+        w, spec, name = self.w, self.spec, f'l{layer}'
+        past_key, past_value = self.past(layer)
+        w.node('Identity', [k], f'present_key_{layer}')
+        w.node('Identity', [v], f'present_value_{layer}')
+        self.present(layer, 'T')
+        scale = w.constant('scale', np.array(spec.head_dim**-0.5, np.float32))
+        scaled = w.node('Mul', [q, scale], f'{name}/q_scaled')
+        shape = w.ints(1, spec.num_kv_heads, -1, spec.head_dim)
+        groups = w.node('Reshape', [scaled, shape], f'{name}/q_groups')
+        old = self._scores(groups, past_key, 'attn_mask', f'{name}/old')
+        new = self._scores(groups, k, self._tiled(mask), f'{name}/new')
+        scores = w.node('Concat', [old, new], f'{name}/scores', {'axis': -1})
+        shares = w.node('Softmax', [scores], f'{name}/shares', {'axis': -1})
+        cuts = ((w.ints(0), 'num_slots', past_value), ('num_slots', w.ints(INT64_MAX), v))
+        parts = []
+        for index, (start, stop, values) in enumerate(cuts):
+            part = w.node('Slice', [shares, start, stop, w.ints(3)], f'{name}/part{index}')
+            parts.append(w.node('MatMul', [part, values], f'{name}/mix{index}'))
+        mixed = w.node('Add', parts, f'{name}/mix')
+        shape = w.ints(1, spec.num_heads, -1, spec.head_dim)
+        return w.node('Reshape', [mixed, shape], f'{name}/attention')
+
+    def _scores(self, q: str, k: str, mask: str, name: str) -> str:
+        turned = self.w.node('Transpose', [k], f'{name}/k', {'perm': [0, 1, 3, 2]})
+        scores = self.w.node('MatMul', [q, turned], f'{name}/scores')
+        return self.w.node('Add', [scores, mask], f'{name}/masked')
+
+
+def build_decoder(
+    formulation: str, writer: GraphWriter, spec: ModelSpec, weights: Weights
+) -> None:
+    """Describe the decoder in the named formulation to ``writer``."""
+    kinds = {'scatter': ScatterDecoder, 'delta': DeltaDecoder}
+    kinds[formulation](writer, spec, weights).build()

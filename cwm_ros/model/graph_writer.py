@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writes an ONNX model while it is being described; weights stream past into a data file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import helper, TensorProto
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import BinaryIO
+
+    import numpy.typing as npt
+    from onnx import ModelProto, NodeProto, ValueInfoProto
+
+DATA_FILE = 'model.onnx.data'
+INLINE_BYTES = 1024
+"""Smaller tensors stay in the model file."""
+DATA_ALIGNMENT = 4096
+"""Bytes; a runtime maps the data file."""
+
+TENSOR_TYPES = {
+    'float32': TensorProto.FLOAT,
+    'int32': TensorProto.INT32,
+    'int64': TensorProto.INT64,
+    'bool': TensorProto.BOOL,
+}
+
+
+class GraphWriter:
+    """
+    Collects nodes, and writes large tensors into a data file as they come.
+
+    Parameters
+    ----------
+    data
+        The data file, open for writing; it ends up beside the model as `DATA_FILE`.
+
+    """
+
+    def __init__(self, data: BinaryIO) -> None:
+        self._data = data
+        self._nodes: list[NodeProto] = []
+        self._constants: dict[str, TensorProto] = {}
+        self._inputs: list[ValueInfoProto] = []
+        self._outputs: list[ValueInfoProto] = []
+        self._values: set[str] = set()
+
+    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
+        """Declare a graph input; a name as dimension is a dimension that varies."""
+        self._inputs.append(helper.make_tensor_value_info(name, TENSOR_TYPES[dtype], shape))
+        return name
+
+    def output(self, name: str, dtype: str, shape: Sequence[int | str]) -> None:
+        """Declare that the value ``name`` is a graph output."""
+        self._outputs.append(helper.make_tensor_value_info(name, TENSOR_TYPES[dtype], shape))
+
+    def has(self, name: str) -> bool:
+        """Say whether a value of this name was made."""
+        return name in self._values
+
+    def constant(self, name: str, array: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> str:
+        """Store a tensor under ``name``, once."""
+        if name in self._constants:
+            return name
+        assert array.flags.c_contiguous
+        tensor = TensorProto(name=name, data_type=TENSOR_TYPES[array.dtype.name], dims=array.shape)
+        if array.nbytes < INLINE_BYTES:
+            tensor.raw_data = array.tobytes()
+        else:
+            self._data.write(b'\0' * (-self._data.tell() % DATA_ALIGNMENT))
+            place = {'location': DATA_FILE, 'offset': self._data.tell(), 'length': array.nbytes}
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+            self._data.write(array.data)
+        self._constants[name] = tensor
+        return name
+
+    def ints(self, *values: int) -> str:
+        """Store a 1-D int64 tensor, named by its values."""
+        return self.constant(
+            'ints_' + '_'.join(map(str, values)).replace('-', 'm'), np.array(values, np.int64)
+        )
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        name: str,
+        attributes: Mapping[str, int | float | Sequence[int]] | None = None,
+    ) -> str:
+        """Add a node with one output, which has the node's ``name``."""
+        self.nodes(op, inputs, [name], attributes)
+        return name
+
+    def nodes(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attributes: Mapping[str, int | float | Sequence[int]] | None = None,
+    ) -> None:
+        """Add a node with the named outputs."""
+        self._values.update(outputs)
+        node = helper.make_node(op, inputs, outputs, name=outputs[0])
+        for key, value in (attributes or {}).items():
+            node.attribute.append(helper.make_attribute(key, value))
+        self._nodes.append(node)
+
+    def model(self, name: str, opset: int, metadata: Mapping[str, str]) -> ModelProto:
+        """Return the whole model."""
+        graph = helper.make_graph(
+            self._nodes,
+            name,
+            self._inputs,
+            self._outputs,
+            initializer=list(self._constants.values()),
+        )
+        model = helper.make_model_gen_version(
+            graph, opset_imports=[helper.make_opsetid('', opset)], producer_name='cwm_ros'
+        )
+        helper.set_model_props(model, dict(metadata))
+        return model

@@ -1,0 +1,177 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of a checkpoint: safetensors in one file, or sharded with an index."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
+import numpy as np
+from safetensors import safe_open, SafetensorError
+
+from cwm_ros.errors import ModelError
+from cwm_ros.model.spec import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from cwm_ros.kv import FloatArray
+
+SINGLE_FILE = 'model.safetensors'
+INDEX_FILE = 'model.safetensors.index.json'
+MAX_INDEX_BYTES = 1 << 26
+DTYPES = ('F32', 'F16', 'BF16')
+OBSOLETE_SUFFIX = '.rotary_emb.inv_freq'
+"""Old checkpoints store this derived tensor; it is computed anew from config.json."""
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """
+    Return the safetensors files of a checkpoint, in the order of their names.
+
+    Raises
+    ------
+    ModelError
+        There are none, or the index names a file outside the folder.
+
+    """
+    index = folder / INDEX_FILE
+    if not index.exists():
+        if not (folder / SINGLE_FILE).is_file():
+            raise ModelError(
+                f'{folder}: has neither {SINGLE_FILE} nor {INDEX_FILE}',
+                hint='convert older weight files to safetensors',
+            )
+        return [folder / SINGLE_FILE]
+    weight_map = read_json(index, MAX_INDEX_BYTES).get('weight_map')
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f'{index}: weight_map is missing or empty', hint='download it again')
+    names = sorted(set(map(str, weight_map.values())))
+    for name in names:
+        if name != name.replace('\\', '/').rsplit('/', 1)[-1] or not name.endswith('.safetensors'):
+            raise ModelError(
+                f'{index}: weight_map names {name!r}', hint='shards lie beside the index'
+            )
+        if not (folder / name).is_file():
+            raise ModelError(f'{folder / name}: is missing', hint='download the shard')
+    return [folder / name for name in names]
+
+
+class Weights:
+    """
+    The tensors of a checkpoint, read one at a time; a context manager.
+
+    Parameters
+    ----------
+    folder
+        Checkpoint folder.
+    shapes
+        Name and shape of every tensor that there must be; there may be no others.
+
+    Raises
+    ------
+    ModelError
+        A file is damaged, or a tensor is missing, left over, misshapen or of another dtype.
+
+    """
+
+    def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._shapes = shapes
+        self._opened = ExitStack()
+        self._places: dict[str, tuple[Path, safe_open]] = {}
+        with ExitStack() as opening:
+            for path in weight_files(folder):
+                self._open_file(path, opening)
+            self._check_names(folder)
+            self._opened = opening.pop_all()
+
+    def _open_file(self, path: Path, opening: ExitStack) -> None:
+        try:
+            file = opening.enter_context(safe_open(path, framework='numpy'))
+            names = file.keys()
+        except (SafetensorError, OSError, ValueError) as exc:
+            raise ModelError(
+                f'{path}: is not whole: {exc}', hint='download the file again'
+            ) from exc
+        for name in names:
+            if name in self._places:
+                raise ModelError(f'{path}: tensor {name} is also in {self._places[name][0]}')
+            self._places[name] = (path, file)
+            if name in self._shapes:
+                self._check_header(path, file, name)
+
+    def _check_header(self, path: Path, file: safe_open, name: str) -> None:
+        header = file.get_slice(name)  # type: ignore[no-untyped-call]
+        shape = tuple(header.get_shape())
+        if shape != self._shapes[name]:
+            raise ModelError(
+                f'{path}: tensor {name} has shape {shape}, config.json says {self._shapes[name]}',
+                hint='take config.json and weights from one release',
+            )
+        if header.get_dtype() not in DTYPES:
+            raise ModelError(
+                f'{path}: tensor {name} has dtype {header.get_dtype()}',
+                hint='use an unquantized release: ' + ', '.join(DTYPES),
+            )
+
+    def _check_names(self, folder: Path) -> None:
+        missing = sorted(set(self._shapes) - set(self._places))
+        if missing:
+            raise ModelError(
+                f'{folder}: tensor {missing[0]} is missing ({len(missing)} in all)',
+                hint='take config.json and weights from one release',
+            )
+        left_over = sorted(
+            name
+            for name in set(self._places) - set(self._shapes)
+            if not name.endswith(OBSOLETE_SUFFIX) and name != 'lm_head.weight'
+        )
+        if left_over:
+            raise ModelError(
+                f'{folder}: tensor {left_over[0]} has no place in what config.json describes',
+                hint='take config.json and weights from one release',
+            )
+
+    def get(self, name: str) -> FloatArray:
+        """
+        Return a tensor as float32, a new array.
+
+        Raises
+        ------
+        ModelError
+            A value is not finite, or the file cannot be read.
+
+        """
+        path, file = self._places[name]
+        try:
+            tensor = np.asarray(file.get_tensor(name), np.float32)  # type: ignore[no-untyped-call]
+        except (SafetensorError, OSError, ValueError) as exc:
+            raise ModelError(f'{path}: tensor {name} cannot be read: {exc}') from exc
+        if not np.isfinite(tensor).all():
+            raise ModelError(
+                f'{path}: tensor {name} holds values that are not finite',
+                hint='download the file again',
+            )
+        return tensor
+
+    def close(self) -> None:
+        """Close the files."""
+        self._opened.close()
+        self._places = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
