@@ -1,2 +1,25 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
+"""Bytes on disk: windows, their turns and their chunks."""
+
+from cwm_ros.store.chunkfile import chunk_ids, ChunkHeader
+from cwm_ros.store.layout import Section
+from cwm_ros.store.manifest import ChunkEntry, Manifest
+from cwm_ros.store.quota import StorageReport
+from cwm_ros.store.reader import Window, WindowInfo
+from cwm_ros.store.store import Store
+from cwm_ros.store.verify import PayloadChecker, VerifyReport
+
+__all__ = [
+    'ChunkEntry',
+    'ChunkHeader',
+    'Manifest',
+    'PayloadChecker',
+    'Section',
+    'StorageReport',
+    'Store',
+    'VerifyReport',
+    'Window',
+    'WindowInfo',
+    'chunk_ids',
+]

@@ -1,0 +1,347 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The store's one door to the file system.
+
+Everything that changes the disk goes through `write_at`, `truncate`, `sync`, `sync_folder`,
+`rename`, `unlink` and `make_folder`; everything that reads goes through `open_regular`. Symbolic
+links are never followed, and only regular files are read. A missing file stays a
+`FileNotFoundError`, for absence is often an answer; every other failure of the device becomes
+one of our errors, with the path and the remedy.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+import errno
+import fcntl
+import os
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from cwm_ros.errors import (
+    BusyError,
+    CwmError,
+    FormatError,
+    QuotaError,
+    ReadOnlyError,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+TMP_SUFFIX = '.tmp'
+LOCK_POLL_S = 0.02
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_WRITE_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+Buffer = bytes | bytearray | memoryview
+
+
+def to_error(exc: OSError, path: Path) -> CwmError:
+    """Say which of our errors a failure of the device is."""
+    reason = f'{path}: {os.strerror(exc.errno) if exc.errno else exc}'
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return QuotaError(reason, hint='free room on the device or lower storage.quota_mib')
+    if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ReadOnlyError(reason, hint='mount it writable and own it, or open for reading')
+    if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO):
+        return FormatError(path, 'is a symbolic link, a folder or a device, not a plain file')
+    return StorageError(reason, hint='check the device with its own tools, then run cwm verify')
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn an OSError about ``path`` into ours; absence passes through."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise to_error(exc, path) from exc
+
+
+# --- what changes the disk ----------------------------------------------------------------------
+
+
+def write_at(descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+    """Write all of ``buffers`` at ``offset``; return the number of bytes."""
+    views = [memoryview(buffer).cast('B') for buffer in buffers if len(buffer)]
+    total = 0
+    while views:
+        written = os.pwritev(descriptor, views, offset + total)
+        total += written
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if views:
+            views[0] = views[0][written:]
+    return total
+
+
+def truncate(descriptor: int, size: int) -> None:
+    """Cut a file to ``size`` bytes."""
+    os.ftruncate(descriptor, size)
+
+
+def sync(descriptor: int) -> None:
+    """Make a file's bytes durable."""
+    os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    with translated(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file another name in the same folder, replacing what is there."""
+    with translated(target):
+        os.rename(source, target)  # noqa: PTH104 - the door speaks to the system
+
+
+def unlink(path: Path) -> bool:
+    """Remove a file; return whether it was there."""
+    try:
+        with translated(path):
+            os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that only the owner may enter, and its parents."""
+    with translated(folder):
+        try:
+            info = os.lstat(folder)
+        except FileNotFoundError:
+            if folder.parent != folder:
+                _make_parent(folder.parent)
+            with suppress(FileExistsError):
+                os.mkdir(folder, mode=0o700)  # noqa: PTH102
+                sync_folder(folder.parent)
+            return
+        if not stat.S_ISDIR(info.st_mode):
+            raise FormatError(folder, 'is not a folder (symbolic links are not followed)')
+
+
+def _make_parent(folder: Path) -> None:
+    # Above the store a link is the owner's choice (a data partition); inside, make_folder has
+    # checked each level by itself before its children are made.
+    if not folder.is_dir():
+        make_folder(folder)
+
+
+def write_file(path: Path, buffers: Sequence[Buffer], *, sync_parent: bool = True) -> int:
+    """
+    Write a file so that at any instant the old or the new one is there, whole.
+
+    Parameters
+    ----------
+    path
+        The file; ``<name>.tmp`` beside it is used meanwhile and is gone after a failure.
+    buffers
+        The content.
+    sync_parent
+        Whether the name must be durable on return; otherwise the caller syncs the folder.
+
+    """
+    temporary = path.with_name(path.name + TMP_SUFFIX)
+    unlink(temporary)
+    try:
+        with translated(path):
+            descriptor = os.open(temporary, _WRITE_FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                total = write_at(descriptor, buffers, 0)
+                sync(descriptor)
+            finally:
+                os.close(descriptor)
+        rename(temporary, path)
+    except BaseException:
+        with suppress(CwmError):
+            unlink(temporary)
+        raise
+    if sync_parent:
+        sync_folder(path.parent)
+    return total
+
+
+def append(path: Path, data: bytes, *, offset: int) -> None:
+    """Write ``data`` at ``offset`` of an existing file, cut what was behind, make it durable."""
+    with translated(path):
+        descriptor = os.open(path, _WRITE_FLAGS)
+        try:
+            size = _check_regular(descriptor, path)
+            if size < offset:
+                raise FormatError(path, f'size {size} is less than the {offset} bytes committed')
+            if size > offset:
+                truncate(descriptor, offset)
+            try:
+                write_at(descriptor, [data], offset)
+                sync(descriptor)
+            except BaseException:
+                with suppress(OSError):
+                    truncate(descriptor, offset)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def cut(path: Path, size: int) -> None:
+    """Cut a file to ``size`` bytes, durably."""
+    append(path, b'', offset=size)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove the temporary files that a killed writer left; return how many."""
+    names = [name for name in list_sizes(folder) if name.endswith(TMP_SUFFIX)]
+    return sum(unlink(folder / name) for name in names)
+
+
+# --- what reads ---------------------------------------------------------------------------------
+
+
+def _check_regular(descriptor: int, path: Path) -> int:
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode):
+        raise FormatError(path, 'is not a plain file')
+    return info.st_size
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[tuple[int, int]]:
+    """Open for reading; yield descriptor and size [bytes]."""
+    with translated(path):
+        descriptor = os.open(path, _READ_FLAGS)
+    try:
+        yield descriptor, _check_regular(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def read_into(descriptor: int, path: Path, buffers: Sequence[Buffer], offset: int = 0) -> int:
+    """Fill ``buffers`` from ``offset``; return the number of bytes, fewer only at the end."""
+    views = [memoryview(buffer).cast('B') for buffer in buffers if len(buffer)]
+    total = 0
+    while views:
+        with translated(path):
+            count = os.preadv(descriptor, views, offset + total)
+        if count == 0:
+            break
+        total += count
+        while views and count >= len(views[0]):
+            count -= len(views.pop(0))
+        if views:
+            views[0] = views[0][count:]
+    return total
+
+
+def read_file(path: Path, *, limit_bytes: int) -> bytes:
+    """Return a file's bytes; a file larger than the limit is refused before it is read."""
+    with open_regular(path) as (descriptor, size):
+        if size > limit_bytes:
+            raise FormatError(path, f'size {size} is more than the limit of {limit_bytes} bytes')
+        data = bytearray(size)
+        count = read_into(descriptor, path, [data])
+        return bytes(data[:count])
+
+
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Return (size, mtime_ns, inode), which change when a file does."""
+    with translated(path):
+        info = os.lstat(path)
+    return info.st_size, info.st_mtime_ns, info.st_ino
+
+
+def list_sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes of the plain files in a folder by name; none when it is missing."""
+    sizes = {}
+    try:
+        with translated(folder), os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if entry.is_file(follow_symlinks=False):
+                        sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return {}
+    return sizes
+
+
+def list_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder; none when it is missing."""
+    try:
+        with translated(folder), os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+
+
+def advise(path: Path, *, will_need: bool) -> None:
+    """Start reading a file into the page cache, or let its pages go; absence is no error."""
+    hint = os.POSIX_FADV_WILLNEED if will_need else os.POSIX_FADV_DONTNEED
+    with suppress(FileNotFoundError), open_regular(path) as (descriptor, size):
+        os.posix_fadvise(descriptor, 0, size, hint)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the room on the device that holds ``folder`` (or its nearest existing parent)."""
+    while not folder.exists() and folder.parent != folder:
+        folder = folder.parent
+    with translated(folder):
+        info = os.statvfs(folder)
+    return info.f_bavail * info.f_frsize
+
+
+# --- one writer ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def writer_lock(path: Path, *, timeout_s: float) -> Iterator[None]:
+    """
+    Be the only writer.
+
+    Raises
+    ------
+    BusyError
+        Another process held the lock for ``timeout_s``; its pid is named.
+
+    """
+    with translated(path):
+        descriptor = os.open(path, _WRITE_FLAGS | os.O_CREAT, 0o600)
+        try:
+            _wait_for_lock(descriptor, path, timeout_s)
+            with suppress(OSError):  # a full device must not keep windows from being deleted
+                write_at(descriptor, [b'%-20d\n' % os.getpid()], 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, path: Path, timeout_s: float) -> None:
+    _check_regular(descriptor, path)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # noqa: PERF203 - it waits anyway
+            if time.monotonic() >= deadline:
+                pid = os.pread(descriptor, 20, 0).strip().decode('ascii', 'replace')
+                raise BusyError(
+                    f'{path}: process {pid or "unknown"} is writing to this store',
+                    hint='end it, wait for it, or open for reading',
+                ) from None
+            time.sleep(min(LOCK_POLL_S, max(0.0, deadline - time.monotonic())))
+        else:
+            return

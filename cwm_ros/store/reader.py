@@ -1,0 +1,355 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What readers of a profile can do: they need neither a lock nor write access."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cwm_ros.errors import ConfigError, FormatError, NotFoundError
+from cwm_ros.store import chunkfile, files, layout
+from cwm_ros.store.catalog import (
+    check_pair,
+    load_catalog,
+    LOG_SUFFIX,
+    MANIFEST_SUFFIX,
+    read_log,
+    read_manifest,
+    scan_windows,
+    WindowRecord,
+)
+from cwm_ros.store.garbage import unreferenced
+from cwm_ros.store.manifest import ChunkEntry
+from cwm_ros.store.quota import Room, StorageReport
+from cwm_ros.store.state import load_state, State
+from cwm_ros.store.verify import PayloadChecker, read_chunk_file, Verifier, VerifyReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from cwm_ros.config import StorageSettings
+    from cwm_ros.kv import ChunkId, ModelIdentity, TokenArray, Turn
+    from cwm_ros.store.manifest import Manifest
+
+READ_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowInfo:
+    """
+    A line of the inventory.
+
+    Parameters
+    ----------
+    name
+        Empty when no file of the window can be read.
+    tokens, turns, chunks
+        Tokens of the current segment, turns in the log, rows of the chunk table.
+    chunks_present
+        How many of the chunks are on the disk; the others were evicted.
+    bytes
+        Manifest, log and present chunks, shared ones in full.
+    is_pinned
+        Whether it is protected from eviction.
+    model
+        Name of the model; empty when there are only turns.
+    updated_ms, revision
+        Last commit of the window; 0 when there are only turns.
+    problem
+        Why it cannot be read; empty when it can.
+
+    """
+
+    name: str
+    tokens: int
+    turns: int
+    chunks: int
+    chunks_present: int
+    bytes: int
+    is_pinned: bool
+    model: str
+    updated_ms: int
+    revision: int
+    problem: str = ''
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Window:
+    """
+    A window as it was committed last.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    manifest
+        None when there are only turns.
+    turns
+        All turns of the log; the manifest covers the first ``manifest.num_turns``.
+
+    """
+
+    name: str
+    manifest: Manifest | None
+    turns: tuple[Turn, ...]
+
+
+class ProfileReader:
+    """
+    The windows of one profile, for reading.
+
+    Methods may be called from any thread.
+
+    Parameters
+    ----------
+    settings, profile, clock
+        See `Store.open`.
+
+    """
+
+    def __init__(self, settings: StorageSettings, profile: str, clock: Callable[[], int]) -> None:
+        root = settings.root.absolute()
+        self._folder = root / 'profiles' / layout.check_name('profile', profile)
+        self._windows = self._folder / 'windows'
+        self._chunks = self._folder / 'chunks'
+        self._clock = clock
+        self._is_writable = False
+        self._mutex = threading.RLock()
+        self._key: bytes | None = None
+        self._state = State()
+        self._records: dict[str, WindowRecord] = {}
+        self._sizes: dict[str, int] = {}
+        self._fresh: set[str] = set()
+        self._room = Room(settings, root, self._folder)
+
+    def _load_key(self) -> None:
+        path = self._folder / 'key'
+        try:
+            self._key = layout.unpack_key(path, files.read_file(path, limit_bytes=4096))
+        except FileNotFoundError:
+            self._key = None
+
+    @property
+    def key(self) -> bytes:
+        """The profile's key, which names windows and chunks."""
+        if self._key is None:
+            raise NotFoundError(f'{self._folder}: has no key', hint='open it once for writing')
+        return self._key
+
+    def chunk_ids(
+        self, identity: ModelIdentity, tokens: TokenArray, chunk_tokens: int
+    ) -> list[ChunkId]:
+        """Name the chunks of a token sequence in this profile; see `chunkfile.chunk_ids`."""
+        return chunkfile.chunk_ids(self.key, identity, tokens, chunk_tokens)
+
+    def chunk_path(self, chunk_id: bytes, codec: str) -> Path:
+        """Return where a chunk is, or would be."""
+        return self._chunks / chunkfile.file_name(chunk_id, codec)
+
+    def windows(self) -> list[WindowInfo]:
+        """Return the inventory by name; what cannot be read is in it, with the reason."""
+        with self._mutex:
+            if not self._is_writable:
+                self._refresh()
+            return sorted(
+                (self._info(*item) for item in self._records.items()), key=lambda info: info.name
+            )
+
+    def _refresh(self) -> None:
+        known = self._records or load_catalog(self._folder / 'catalog.sqlite')
+        self._records = scan_windows(self._windows, known)
+        self._sizes = files.list_sizes(self._chunks)
+        self._state = load_state(self._folder / 'state.sqlite')
+
+    def _info(self, window_id: str, record: WindowRecord) -> WindowInfo:
+        present = [self._sizes[name] for name in record.chunks if name in self._sizes]
+        return WindowInfo(
+            name=record.name,
+            tokens=record.num_tokens,
+            turns=record.log_turns,
+            chunks=len(record.chunks),
+            chunks_present=len(present),
+            bytes=record.own_bytes + sum(present),
+            is_pinned=window_id in self._state.pins,
+            model=record.model,
+            updated_ms=record.updated_ms,
+            revision=record.revision,
+            problem=record.problem,
+        )
+
+    def has_window(self, name: str) -> bool:
+        """Say whether a window has turns or a manifest."""
+        layout.check_name('window', name)
+        if self._key is None:
+            return False
+        path = self._windows / layout.window_id(self._key, name)
+        return any(path.with_suffix(s).is_file() for s in (MANIFEST_SUFFIX, LOG_SUFFIX))
+
+    def window(self, name: str) -> Window:
+        """
+        Read a window.
+
+        Raises
+        ------
+        NotFoundError
+            There is none of this name.
+        FormatError
+            Its files are damaged, or do not belong together.
+
+        """
+        if not self.has_window(name):
+            raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
+        window_id = layout.window_id(self.key, name)
+        for attempt in range(READ_ATTEMPTS):
+            # The manifest first: a writer makes turns durable before the manifest that covers
+            # them. A window deleted and made again between the two reads is read again.
+            manifest = read_manifest(self._windows, window_id)
+            log = read_log(self._windows, window_id)
+            try:
+                if manifest:
+                    check_pair(self._windows, window_id, manifest, log)
+                break
+            except FormatError:
+                if attempt == READ_ATTEMPTS - 1:
+                    raise
+        found = manifest.window if manifest else log.window if log else ''
+        if not found:
+            raise NotFoundError(f'window {name!r} was deleted just now')
+        if found != name:
+            raise FormatError(self._windows / window_id, f'is of window {found!r}, not {name!r}')
+        return Window(name=name, manifest=manifest, turns=log.turns if log else ())
+
+    def has_chunk(self, chunk_id: ChunkId, codec: str) -> bool:
+        """Say whether a chunk is on the disk."""
+        return self.chunk_path(chunk_id, codec).is_file()
+
+    def find_chunk(self, chunk_id: ChunkId, codec: str) -> ChunkEntry | None:
+        """Return the table row of a chunk on the disk; None when absent or damaged."""
+        try:
+            return self._entry_on_disk(chunk_id, codec)
+        except (FileNotFoundError, FormatError):
+            return None
+
+    def _entry_on_disk(self, chunk_id: ChunkId, codec: str) -> ChunkEntry:
+        path = self.chunk_path(chunk_id, codec)
+        with files.open_regular(path) as (descriptor, size):
+            data = bytearray(min(size, chunkfile.prefix_bytes(layout.MAX_CHUNK_TOKENS)))
+            files.read_into(descriptor, path, [data])
+        head = chunkfile.unpack_prefix(path, data)
+        header = head.header
+        prefix_bytes = chunkfile.prefix_bytes(header.stop - header.start)
+        if (header.id, header.codec) != (chunk_id, codec):
+            raise FormatError(path, f'chunk id is {header.id.hex()}, codec {header.codec}')
+        if size != prefix_bytes + head.payload_bytes:
+            raise FormatError(path, f'size is {size}, not {prefix_bytes + head.payload_bytes}')
+        return ChunkEntry(
+            id=chunk_id,
+            start=header.start,
+            stop=header.stop,
+            codec=codec,
+            payload_bytes=head.payload_bytes,
+            file_bytes=size,
+        )
+
+    def read_chunk(
+        self,
+        manifest: Manifest,
+        entry: ChunkEntry,
+        buffer: bytearray | memoryview | npt.NDArray[np.uint8],
+    ) -> memoryview | None:
+        """
+        Read a chunk of a window into a buffer that the caller reuses.
+
+        Parameters
+        ----------
+        manifest, entry
+            The window and a row of its table.
+        buffer
+            Writable, contiguous, at least ``entry.payload_bytes``.
+
+        Returns
+        -------
+        memoryview or None
+            The payload, a view of ``buffer``; None when the chunk was evicted. The payload's
+            own checksums are its codec's to check.
+
+        Raises
+        ------
+        FormatError
+            The file is not what the manifest says: the message names the field.
+
+        """
+        data = buffer.data if isinstance(buffer, np.ndarray) else buffer
+        view = memoryview(data).cast('B')
+        if view.readonly or len(view) < entry.payload_bytes:
+            raise ConfigError(f'buffer of {len(view)} bytes cannot take {entry.payload_bytes}')
+        read = read_chunk_file(self._chunks / entry.file_name, manifest, entry, view)
+        return None if read is None else read[1]
+
+    def prefetch(self, entries: Iterable[ChunkEntry]) -> None:
+        """Start reading chunks into the page cache; call it a few chunks ahead."""
+        for entry in entries:
+            files.advise(self._chunks / entry.file_name, will_need=True)
+
+    def release(self, entries: Iterable[ChunkEntry]) -> None:
+        """Let the page cache drop chunks that were read, for the sake of other processes."""
+        for entry in entries:
+            files.advise(self._chunks / entry.file_name, will_need=False)
+
+    def verify(self, name: str | None, check_payload: PayloadChecker) -> VerifyReport:
+        """
+        Read every byte of a window, or of all.
+
+        Parameters
+        ----------
+        name
+            The window; None for all of the profile.
+        check_payload
+            Checks a payload's inside; raises a `CwmError` that names the path.
+
+        """
+        if name is not None and not self.has_window(name):
+            raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
+        if self._key is None:
+            return VerifyReport.of_nothing()
+        verifier = Verifier(self._windows, self._chunks, self._key, check_payload)
+        if name is None:
+            window_ids = list(scan_windows(self._windows, self._records))
+        else:
+            window_ids = [layout.window_id(self._key, name)]
+        for window_id in window_ids:
+            verifier.check_window(window_id)
+        return verifier.report()
+
+    def storage(self) -> StorageReport:
+        """Return room and wear."""
+        with self._mutex:
+            if not self._is_writable:
+                self._refresh()
+                self._room.measure_others()
+            now = self._clock()
+            own = self._own_bytes()
+            largest = max(self._sizes.values(), default=0)
+            garbage = unreferenced(self._records, self._sizes, keep=self._fresh)
+            garbage_bytes = sum(self._sizes[chunk] for chunk in garbage)
+            lacking = self._room.lacking(own - garbage_bytes, largest, for_chunks=True)
+            return StorageReport(
+                used_bytes=self._room.used(own),
+                quota_bytes=self._room.quota_bytes,
+                garbage_bytes=garbage_bytes,
+                device_free_bytes=files.free_bytes(self._folder),
+                written_today_bytes=self._state.written_today(now),
+                lifetime_bytes=sum(self._state.written.values()),
+                can_store=not lacking,
+            )
+
+    def _own_bytes(self) -> int:
+        own = sum(record.own_bytes for record in self._records.values())
+        return own + sum(self._sizes.values())

@@ -1,0 +1,403 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One profile's windows on disk: many readers, one writer."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, ExitStack
+from dataclasses import replace
+import os
+from typing import TYPE_CHECKING
+
+from cwm_ros.errors import (
+    ConfigError,
+    ExistsError,
+    FormatError,
+    NotFoundError,
+    QuotaError,
+    ReadOnlyError,
+)
+from cwm_ros.store import chunkfile, files, layout, turnlog
+from cwm_ros.store.catalog import (
+    load_catalog,
+    LOG_SUFFIX,
+    MANIFEST_SUFFIX,
+    save_catalog,
+    scan_windows,
+    WindowRecord,
+    with_manifest,
+)
+from cwm_ros.store.garbage import (
+    delete_window_files,
+    finish_deletions,
+    remove_chunks,
+    unreferenced,
+)
+from cwm_ros.store.manifest import ChunkEntry, NORMAL_PRIORITY, pack_manifest
+from cwm_ros.store.reader import ProfileReader
+from cwm_ros.store.state import load_state, save_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cwm_ros.config import StorageSettings
+    from cwm_ros.kv import TokenArray, Turn
+    from cwm_ros.store.chunkfile import ChunkHeader
+    from cwm_ros.store.manifest import Manifest
+
+
+class Store(ProfileReader):
+    """
+    The windows of one profile; use `Store.open`.
+
+    Reading methods may be called from any thread at any time. Writing methods exclude each
+    other, so that turns can be committed while another thread writes chunks.
+    """
+
+    def __init__(self, settings: StorageSettings, profile: str, clock: Callable[[], int]) -> None:
+        super().__init__(settings, profile, clock)
+        # What a killed writer left may be in the page cache only: the first commit syncs it.
+        self._has_unsynced_names = True
+        self._synced_logs: set[str] = set()
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        settings: StorageSettings,
+        *,
+        profile: str = 'default',
+        writable: bool,
+        clock: Callable[[], int],
+    ) -> Iterator[Store]:
+        """
+        Open a profile.
+
+        Parameters
+        ----------
+        settings
+            Where, how much, and how long to wait for another writer.
+        profile
+            Which driver's windows.
+        writable
+            Whether to become the one writer. Readers need neither lock nor write access; a
+            profile that does not exist is empty for them.
+        clock
+            Wall clock [ms since 1970].
+
+        Raises
+        ------
+        BusyError
+            Another process is the writer; its pid is named.
+        ReadOnlyError
+            The device or the folder does not allow writing.
+
+        """
+        store = cls(settings, profile, clock)
+        with ExitStack() as closing:
+            if writable:
+                store._open_for_writing(closing, settings.lock_timeout_s)
+            else:
+                store._load_key()
+            yield store
+
+    def _open_for_writing(self, closing: ExitStack, timeout_s: float) -> None:
+        root = self._folder.parent.parent
+        for folder in (root, root / 'profiles', self._folder, self._windows, self._chunks):
+            files.make_folder(folder)
+        closing.enter_context(files.writer_lock(self._folder / 'lock', timeout_s=timeout_s))
+        for folder in (self._folder, self._windows, self._chunks):
+            files.remove_leftovers(folder)
+        self._load_key()
+        if self._key is None:
+            self._key = os.urandom(layout.KEY_BYTES)
+            files.write_file(self._folder / 'key', [layout.pack_key(self._key)])
+        finish_deletions(self._windows)
+        self._state = load_state(self._folder / 'state.sqlite')
+        self._sizes = files.list_sizes(self._chunks)
+        known = load_catalog(self._folder / 'catalog.sqlite')
+        self._records = scan_windows(self._windows, known)
+        self._cut_torn_tails()
+        self._room.measure_others()
+        self._is_writable = True
+        closing.callback(self._close, dict(known))
+
+    def _cut_torn_tails(self) -> None:
+        for window_id, record in self._records.items():
+            if not record.problem and record.log_stamp[0] > record.log_bytes:
+                path = self._windows / (window_id + LOG_SUFFIX)
+                files.cut(path, record.log_bytes)
+                self._records[window_id] = replace(record, log_stamp=files.stamp(path))
+
+    def _close(self, known: dict[str, WindowRecord]) -> None:
+        self._is_writable = False
+        if self._state.is_dirty:
+            save_state(self._folder / 'state.sqlite', self._state)
+        if self._records != known:
+            save_catalog(self._folder / 'catalog.sqlite', self._records)
+
+    def _record_to_write(self, name: str) -> tuple[str, WindowRecord]:
+        """Return id and record of a window that may be written: it is whole, or new."""
+        if not self._is_writable:
+            raise ReadOnlyError(f'{self._folder}: was opened for reading')
+        window_id = layout.window_id(self.key, name)
+        record = self._records.get(window_id, WindowRecord())
+        if record.problem:
+            raise FormatError(
+                self._windows / window_id,
+                f'window {name!r} cannot be read, so it is not written: {record.problem}',
+                hint='restore its files from a backup, or delete the window',
+            )
+        return window_id, record
+
+    # --- room ---------------------------------------------------------------------------------
+
+    def reserve_room(self, num_bytes: int) -> None:
+        """
+        See to it that ``num_bytes`` of chunks may be written; collect garbage if need be.
+
+        Raises
+        ------
+        QuotaError
+            There is no room; the figures and the remedy are in the message.
+
+        """
+        with self._mutex:
+            self._reserve(num_bytes, for_chunks=True)
+
+    def _reserve(self, num_bytes: int, *, for_chunks: bool) -> None:
+        if self._room.lacking(self._own_bytes(), num_bytes, for_chunks=for_chunks):
+            self._collect()
+            reason = self._room.lacking(self._own_bytes(), num_bytes, for_chunks=for_chunks)
+            if reason:
+                raise self._room.refusal(reason)
+
+    def collect_garbage(self) -> int:
+        """Remove the chunks that no window needs; return the bytes won."""
+        with self._mutex:
+            if not self._is_writable:
+                raise ReadOnlyError(f'{self._folder}: was opened for reading')
+            return self._collect()
+
+    def _collect(self) -> int:
+        names = unreferenced(self._records, self._sizes, keep=self._fresh)
+        return remove_chunks(self._chunks, names, self._sizes)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def commit_turns(self, window: str, turns: Sequence[Turn]) -> int:
+        """
+        Make turns durable; the window is made when it does not exist.
+
+        Returns
+        -------
+        int
+            Number of durable turns of the window.
+
+        """
+        with self._mutex:
+            window_id, record = self._record_to_write(window)
+            if not turns:
+                return record.log_turns
+            data = turnlog.pack_records(turns, first_sequence=record.log_turns)
+            path = self._windows / (window_id + LOG_SUFFIX)
+            num_bytes = record.log_bytes
+            if not num_bytes:
+                data = turnlog.pack_header(window, bytes.fromhex(window_id)) + data
+            self._check_log_size(num_bytes + len(data), record.log_turns + len(turns))
+            self._reserve(len(data), for_chunks=False)
+            if num_bytes:
+                files.append(path, data, offset=num_bytes)
+            else:
+                finish_deletions(self._windows)
+                files.write_file(path, [data])
+            self._records[window_id] = replace(
+                record,
+                name=window,
+                log_turns=record.log_turns + len(turns),
+                log_bytes=num_bytes + len(data),
+                log_stamp=files.stamp(path),
+            )
+            self._synced_logs.add(window_id)
+            self._state.add_written(self._clock(), len(data))
+            return record.log_turns + len(turns)
+
+    def _check_log_size(self, num_bytes: int, num_turns: int) -> None:
+        if num_bytes > layout.MAX_LOG_BYTES or num_turns > layout.MAX_TURNS:
+            raise QuotaError(
+                f'a turn log of {num_bytes} bytes and {num_turns} turns is beyond the format',
+                hint='continue in a new window',
+            )
+
+    def write_chunk(
+        self,
+        header: ChunkHeader,
+        tokens: TokenArray,
+        payload: memoryview,
+        *,
+        priority: int = NORMAL_PRIORITY,
+    ) -> ChunkEntry:
+        """
+        Store a chunk, unless it is there.
+
+        It survives a power cut once a manifest that refers to it is committed.
+
+        Parameters
+        ----------
+        header
+            What the payload is.
+        tokens
+            Token ids of the chunk, shape (stop - start,).
+        payload
+            Only read.
+        priority
+            For the returned table row.
+
+        """
+        if not self._is_writable:
+            raise ReadOnlyError(f'{self._folder}: was opened for reading')
+        payload = memoryview(payload).cast('B')
+        prefix = chunkfile.pack_prefix(header, tokens, payload)
+        num_bytes = len(prefix) + len(payload)
+        with self._mutex:
+            name = header.file_name
+            entry = self.find_chunk(header.id, header.codec)
+            if entry is None:
+                self._reserve(num_bytes, for_chunks=True)
+                self._has_unsynced_names = True
+                files.write_file(self._chunks / name, [prefix, payload], sync_parent=False)
+                self._state.add_written(self._clock(), num_bytes)
+                entry = ChunkEntry(
+                    id=header.id,
+                    start=header.start,
+                    stop=header.stop,
+                    codec=header.codec,
+                    payload_bytes=len(payload),
+                    file_bytes=num_bytes,
+                )
+            self._sizes[name] = entry.file_bytes
+            self._fresh.add(name)
+            return replace(entry, priority=priority)
+
+    def discard_chunk(self, entry: ChunkEntry) -> bool:
+        """Remove a chunk that proved damaged, so that it is written again; say if it was there."""
+        if not self._is_writable:
+            raise ReadOnlyError(f'{self._folder}: was opened for reading')
+        with self._mutex:
+            self._sizes.pop(entry.file_name, None)
+            self._fresh.discard(entry.file_name)
+            return files.unlink(self._chunks / entry.file_name)
+
+    def commit_window(self, manifest: Manifest) -> Manifest:
+        """
+        Make a window's new state durable, then remove chunks that only the old one needed.
+
+        Parameters
+        ----------
+        manifest
+            Its turns and chunks are written. Times and revision in it are not used.
+
+        Returns
+        -------
+        Manifest
+            What was stored, with times and revision.
+
+        Raises
+        ------
+        ConfigError
+            It is not allowed, or covers turns that are not committed.
+
+        """
+        with self._mutex:
+            window_id, record = self._record_to_write(manifest.window)
+            if manifest.num_turns > record.log_turns:
+                raise ConfigError(
+                    f'window {manifest.window!r}: {manifest.num_turns} turns are covered, '
+                    f'{record.log_turns} committed',
+                    hint='commit the turns first',
+                )
+            now = self._clock()
+            stored = replace(
+                manifest,
+                created_ms=record.created_ms if record.revision else now,
+                updated_ms=now,
+                revision=record.revision + 1,
+            )
+            data = pack_manifest(stored)
+            self._reserve(len(data), for_chunks=False)
+            self._sync_what_it_needs(window_id, record)
+            path = self._windows / (window_id + MANIFEST_SUFFIX)
+            files.write_file(path, [data])
+            self._records[window_id] = replace(
+                with_manifest(record, stored), manifest_stamp=files.stamp(path)
+            )
+            self._finish_commit(window_id, record, len(data))
+            return stored
+
+    def _sync_what_it_needs(self, window_id: str, record: WindowRecord) -> None:
+        if record.log_bytes and window_id not in self._synced_logs:
+            files.cut(self._windows / (window_id + LOG_SUFFIX), record.log_bytes)
+            self._synced_logs.add(window_id)
+        if self._has_unsynced_names:
+            files.sync_folder(self._chunks)
+            self._has_unsynced_names = False
+
+    def _finish_commit(self, window_id: str, before: WindowRecord, num_bytes: int) -> None:
+        current = set(self._records[window_id].chunks)
+        self._fresh -= current
+        self._remove_if_unreferenced(set(before.chunks) - current)
+        self._state.add_written(self._clock(), num_bytes)
+        self._state.touch(window_id)
+        save_state(self._folder / 'state.sqlite', self._state)
+
+    def _remove_if_unreferenced(self, names: set[str]) -> None:
+        garbage = unreferenced(self._records, names & self._sizes.keys(), keep=self._fresh)
+        remove_chunks(self._chunks, garbage, self._sizes)
+
+    # --- windows ------------------------------------------------------------------------------
+
+    def touch(self, name: str) -> None:
+        """Record that a window is used, for eviction; stored with the next commit."""
+        with self._mutex:
+            if self._is_writable:
+                self._state.touch(layout.window_id(self.key, name))
+
+    def set_pinned(self, name: str, *, is_pinned: bool) -> None:
+        """Protect a window from eviction, or no longer."""
+        with self._mutex:
+            self._check_exists(name)
+            window_id = layout.window_id(self.key, name)
+            if is_pinned:
+                self._state.pins.add(window_id)
+            else:
+                self._state.pins.discard(window_id)
+            self._state.is_dirty = True
+            save_state(self._folder / 'state.sqlite', self._state)
+
+    def _check_exists(self, name: str) -> None:
+        if not self._is_writable:
+            raise ReadOnlyError(f'{self._folder}: was opened for reading')
+        if not self.has_window(name):
+            raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
+
+    def clone_window(self, name: str, new: str) -> None:
+        """Make a window that shares the chunks of another."""
+        with self._mutex:
+            self._check_exists(name)
+            if self.has_window(new):
+                raise ExistsError(f'window {new!r} exists', hint='choose another name')
+            window = self.window(name)
+            self.commit_turns(new, window.turns)
+            if window.manifest:
+                self.commit_window(replace(window.manifest, window=new, revision=0))
+
+    def delete_window(self, name: str) -> None:
+        """Remove a window, and the chunks that no other needs; damaged ones too."""
+        with self._mutex:
+            self._check_exists(name)
+            window_id = layout.window_id(self.key, name)
+            delete_window_files(self._windows, window_id)
+            record = self._records.pop(window_id, WindowRecord())
+            self._remove_if_unreferenced(set(record.chunks))
+            self._state.forget(window_id)
+            save_state(self._folder / 'state.sqlite', self._state)
