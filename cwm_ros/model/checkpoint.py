@@ -12,11 +12,14 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 from cwm_ros.errors import ModelError
+from cwm_ros.model.chat import load_chat
 from cwm_ros.model.identity import model_identity
 from cwm_ros.model.spec import read_spec
+from cwm_ros.model.tokenizer import stop_ids, Tokenizer
 
 if TYPE_CHECKING:
     from cwm_ros.kv import KVSpec, ModelIdentity
+    from cwm_ros.model.chat import ChatRenderer
     from cwm_ros.model.spec import ModelSpec
 
 REFERENCE = 'reference'
@@ -38,6 +41,8 @@ class Checkpoint:
     ----------
     folder, spec, kv_spec, identity
         Where it is, its blocks, the geometry of its cache, and what must match.
+    tokenizer, chat, stop_ids
+        Text to tokens, turns to tokens, and which tokens end an answer.
 
     Raises
     ------
@@ -50,12 +55,24 @@ class Checkpoint:
     spec: ModelSpec
     kv_spec: KVSpec
     identity: ModelIdentity
+    tokenizer: Tokenizer
+    chat: ChatRenderer
+    stop_ids: frozenset[int]
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
         self.spec = read_spec(folder)
         self.kv_spec = self.spec.kv_spec
         self.identity = model_identity(folder, self.spec, folder.resolve().name, cache)
+        self.tokenizer = Tokenizer(folder)
+        if self.tokenizer.vocab_size > self.spec.vocab_size:
+            raise ModelError(
+                f'{folder}: tokenizer.json has ids up to {self.tokenizer.vocab_size - 1}, '
+                f'config.json a vocab_size of {self.spec.vocab_size}',
+                hint='take all files from one release',
+            )
+        self.chat = load_chat(folder, self.tokenizer)
+        self.stop_ids = stop_ids(folder)
 
 
 def find_model(name: str) -> Path:

@@ -1,0 +1,212 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+From turns to token ids, with the model's own chat template.
+
+What a turn says is plain text, always: markers come from the template only. So that they can
+be told apart, each text is wrapped in random private-use characters while the template runs.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cwm_ros.errors import ModelError
+from cwm_ros.model.spec import read_json
+from cwm_ros.model.template import ChatTemplate
+from cwm_ros.model.tokenizer import check_utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cwm_ros.kv import TokenArray, Turn
+    from cwm_ros.model.tokenizer import Marker, Tokenizer
+
+FIRST_PRIVATE = 0xE000
+NUM_PRIVATE = 0x1900
+WRAP_CHARS = 8
+"""8 of 6400 characters: 101 random bits."""
+MAX_TEMPLATE_BYTES = 1 << 20
+_NO_TOKENS = np.zeros(0, np.int32)
+
+
+class ChatRenderer:
+    """
+    Renders turns as token ids.
+
+    Parameters
+    ----------
+    tokenizer
+        Tokenizer of the model.
+    template
+        Chat template of the model.
+
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+
+    def render(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> TokenArray:
+        """
+        Return the tokens of a conversation.
+
+        Parameters
+        ----------
+        turns
+            What was said; markers and everything else in the texts is plain text.
+        add_generation_prompt
+            Whether the beginning of the assistant's turn comes last.
+
+        Returns
+        -------
+        TokenArray
+            Shape (T,), int32.
+
+        Raises
+        ------
+        ConfigError
+            A text holds a lone surrogate.
+        ModelError
+            The template fails, refuses the conversation, or does not keep the texts whole.
+
+        """
+        for turn in turns:
+            check_utf8(turn.text)
+        wrap = _fresh_wrap(turns)
+        messages = [{'role': t.role.value, 'content': _wrapped(t.text, wrap)} for t in turns]
+        text = self._template.render(messages, add_generation_prompt=add_generation_prompt)
+        pieces = text.split(wrap)
+        said = [turn.text.strip() for turn in turns if turn.text.strip()]
+        if pieces[1::2] != said:
+            raise ModelError(
+                'the chat template drops, repeats or changes what a turn says',
+                hint='use a checkpoint whose template keeps the texts',
+            )
+        return np.array(self._encode(pieces), dtype=np.int32)
+
+    def render_suffix(
+        self, turns: Sequence[Turn], new_turns: Sequence[Turn], *, add_generation_prompt: bool
+    ) -> TokenArray:
+        """
+        Return the tokens that ``new_turns`` add to the rendering of ``turns``.
+
+        Parameters
+        ----------
+        turns
+            What was said before; rendered without a generation prompt.
+        new_turns
+            What follows; may be empty when only the generation prompt is wanted.
+        add_generation_prompt
+            As for `render`.
+
+        Raises
+        ------
+        ModelError
+            As for `render`; or the template says earlier turns differently once later ones
+            follow, so that the conversation must be rendered anew.
+
+        """
+        known = self.render(turns, add_generation_prompt=False) if turns else _NO_TOKENS
+        whole = self.render([*turns, *new_turns], add_generation_prompt=add_generation_prompt)
+        if not np.array_equal(whole[: len(known)], known):
+            raise ModelError(
+                f'the chat template renders the first {len(turns)} turns differently when '
+                'others follow',
+                hint='render the conversation anew',
+            )
+        return whole[len(known) :]
+
+    def _encode(self, pieces: Sequence[str]) -> list[int]:
+        """Encode template text (even pieces) and what was said (odd ones)."""
+        parts: list[str | Marker] = ['']
+        for index, piece in enumerate(pieces):
+            new = [piece] if index % 2 else self._tokenizer.split_markers(piece)
+            # A text and the template around it are one run of letters for the tokenizer.
+            parts[-1] = f'{parts[-1]}{new[0]}'
+            parts += new[1:]
+        ids: list[int] = []
+        for index, part in enumerate(parts):
+            if not isinstance(part, str):
+                ids.append(part.token)
+                continue
+            before = parts[index - 1] if index else None
+            after = parts[index + 1] if index + 1 < len(parts) else None
+            part = _swallowed(part, before, after)  # noqa: PLW2901 - the same part, trimmed
+            ids += self._tokenizer.encode(part, is_first=index == 0)
+        return ids
+
+
+def load_chat(folder: Path, tokenizer: Tokenizer) -> ChatRenderer:
+    """
+    Return the renderer of a checkpoint.
+
+    The template is chat_template.jinja, else the one in tokenizer_config.json.
+
+    Raises
+    ------
+    ModelError
+        There is no template, or it cannot be used.
+
+    """
+    config_path = folder / 'tokenizer_config.json'
+    config = read_json(config_path, MAX_TEMPLATE_BYTES * 64) if config_path.exists() else {}
+    source = _template_source(folder, config.get('chat_template'))
+    constants = {
+        name: _content(config[name])
+        for name in ('bos_token', 'eos_token', 'unk_token', 'pad_token')
+        if config.get(name) is not None
+    }
+    return ChatRenderer(tokenizer, ChatTemplate(source, constants))
+
+
+def _template_source(folder: Path, configured: object) -> str:
+    path = folder / 'chat_template.jinja'
+    if path.exists():
+        if path.stat().st_size > MAX_TEMPLATE_BYTES:
+            raise ModelError(f'{path}: longer than {MAX_TEMPLATE_BYTES} bytes')
+        return path.read_bytes().decode('utf-8', 'replace')
+    if isinstance(configured, list):
+        named = {str(entry.get('name')): entry for entry in configured if isinstance(entry, dict)}
+        configured = named.get('default', {}).get('template')
+    if not isinstance(configured, str):
+        raise ModelError(
+            f'{folder}: has no chat template, so turns cannot be told apart',
+            hint='use an instruction-tuned release, or add chat_template.jinja',
+        )
+    return configured
+
+
+def _content(token: object) -> str:
+    """Return the text of a special token, which is published as text or as an object."""
+    return str(token.get('content', '')) if isinstance(token, dict) else str(token)
+
+
+def _fresh_wrap(turns: Sequence[Turn]) -> str:
+    while True:
+        letters = (FIRST_PRIVATE + secrets.randbelow(NUM_PRIVATE) for _ in range(WRAP_CHARS))
+        wrap = ''.join(map(chr, letters))
+        if not any(wrap in turn.text for turn in turns):
+            return wrap
+
+
+def _wrapped(text: str, wrap: str) -> str:
+    """Wrap what is said; the white space around it stays outside, where a template may trim."""
+    said = text.strip()
+    if not said:
+        return text
+    left = text[: len(text) - len(text.lstrip())]
+    return f'{left}{wrap}{said}{wrap}{text[len(left) + len(said) :]}'
+
+
+def _swallowed(text: str, before: str | Marker | None, after: str | Marker | None) -> str:
+    """Take away the white space that the markers beside a text swallow."""
+    if before is not None and not isinstance(before, str) and before.takes_right:
+        text = text.lstrip()
+    if after is not None and not isinstance(after, str) and after.takes_left:
+        text = text.rstrip()
+    return text
