@@ -12,12 +12,8 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING
 
-import onnx
-
 from cwm_ros.errors import ConfigError
 from cwm_ros.model.graph_decoder import build_decoder, OPSETS
-from cwm_ros.model.graph_writer import DATA_FILE, GraphWriter
-from cwm_ros.model.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,6 +88,11 @@ def _staging(target: Path) -> Iterator[Path]:
 
 
 def _write(checkpoint: Checkpoint, formulation: str, folder: Path) -> None:
+    import onnx
+
+    from cwm_ros.model.graph_writer import DATA_FILE, GraphWriter
+    from cwm_ros.model.weights import Weights
+
     spec = checkpoint.spec
     with (
         (folder / DATA_FILE).open('wb') as data,

@@ -1,0 +1,61 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory and disk a model and its windows take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cwm_ros.model.spec import ModelSpec
+
+BYTES_OF = {'fp32': 4.0, 'fp16': 2.0, 'int8': 1 + 4 / 128}
+"""Bytes of one KV value; int8 has a float32 scale for 128 tokens of each channel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizing:
+    """
+    What a model needs.
+
+    Parameters
+    ----------
+    num_parameters
+        Weights, a tied output projection counted once.
+    kv_elements_per_token
+        KV values that a token adds: layers x 2 x KV heads x head dimension.
+    max_tokens
+        Trained context length.
+
+    """
+
+    num_parameters: int
+    kv_elements_per_token: int
+    max_tokens: int
+
+    def weight_bytes(self, kind: str = 'fp32') -> int:
+        """Return the bytes of the weights as 'fp32' (what the CPU engine computes in) or 'fp16'."""
+        return math.ceil(self.num_parameters * BYTES_OF[kind])
+
+    def kv_bytes(self, num_tokens: int, kind: str = 'fp16') -> int:
+        """Return the bytes of the KV of ``num_tokens`` as 'fp32', 'fp16' or 'int8'."""
+        return math.ceil(num_tokens * self.kv_elements_per_token * BYTES_OF[kind])
+
+    def tokens_that_fit(
+        self, memory_bytes: int, *, weights: str = 'fp32', kv: str = 'fp32'
+    ) -> int:
+        """Return how many tokens, at most the trained length, fit beside the weights."""
+        left = memory_bytes - self.weight_bytes(weights)
+        per_token = self.kv_elements_per_token * BYTES_OF[kv]
+        return max(0, min(self.max_tokens, int(left / per_token)))
+
+
+def size_model(spec: ModelSpec) -> Sizing:
+    """Return what the described model needs; no weights are read."""
+    return Sizing(
+        num_parameters=sum(math.prod(shape) for shape in spec.tensor_shapes().values()),
+        kv_elements_per_token=spec.kv_spec.elements_per_token(),
+        max_tokens=spec.max_tokens,
+    )
