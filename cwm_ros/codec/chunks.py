@@ -9,22 +9,12 @@ without the interpreter lock.
 
 from __future__ import annotations
 
-from typing import cast, NamedTuple, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from cwm_ros.codec.compress import checksum, compress_lz4, Compression, decompress_lz4
-from cwm_ros.codec.kernels import (
-    Blocks,
-    FLOAT16_MAX,
-    FLOAT16_MAX_BITS,
-    float16_not_below,
-    FLOAT32_MAX_BITS,
-    GROUP_TOKENS,
-    INT8_MAX,
-    numpy_kernels,
-)
+from cwm_ros.codec.kernels import Blocks, numpy_kernels, rows_of
 from cwm_ros.codec.payload import (
     CodecId,
     Entry,
@@ -33,26 +23,32 @@ from cwm_ros.codec.payload import (
     scale_bits,
     write_index,
 )
+from cwm_ros.codec.quantize import FLOAT16_MAX, groups, INT8_LARGEST, int8_scales
 from cwm_ros.errors import ConfigError, EngineError, FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cwm_ros.codec.kernels import BitsArray, ByteArray, IndexArray, Kernels
+    from cwm_ros.codec.kernels import Kernels, Rows
+    from cwm_ros.codec.quantize import BitsArray, ByteArray, HalfArray
     from cwm_ros.kv import FloatArray, KVSpec
 
-HalfArray = npt.NDArray[np.float16]
-
-LARGEST: dict[CodecId, np.float32] = {
-    CodecId.RAW: np.finfo(np.float32).max,
+LARGEST = {
+    CodecId.RAW: np.float32(np.finfo(np.float32).max),
     CodecId.FP16: FLOAT16_MAX,
-    CodecId.INT8: INT8_MAX * FLOAT16_MAX,
+    CodecId.INT8: INT8_LARGEST,
 }
 """Largest magnitude that each codec can hold."""
 
 HALF_SCALE_LIMIT = np.float16(516)
 """Largest scale that values of a float16 cache can have: the smallest above 65504 / 127."""
+
+FLOAT16_INFINITY, FLOAT32_INFINITY = 0x7C00, 0x7F800000
+"""Bits of infinity; those of NaN and of negative numbers are above."""
+
+HALF_MASK = np.array([0x7FFF], dtype=np.int16)
+SINGLE_MASK = np.array([0x7FFFFFFF], dtype=np.int32)
 
 
 class Scratch:
@@ -120,7 +116,7 @@ def encode_chunk(kv: FloatArray, codec: CodecId, compression: str, scratch: Scra
     """
     if compression not in ('none', 'lz4'):
         raise ConfigError(f'compression {compression!r} is unknown', hint="use 'lz4' or 'none'")
-    layout, rows = _layout_of(kv, codec), _rows(kv)
+    layout, rows = _layout_of(kv, codec), rows_of(kv)
     payload = scratch.payload(layout.max_bytes)
     is_packed = compression == 'lz4'
     all_codes = payload[layout.blocks_start :]
@@ -175,14 +171,14 @@ def decode_chunk(
     layout = PayloadLayout.of(spec, num_tokens, codec)
     if out.shape != layout.shape or out.dtype not in (np.float32, np.float16):
         raise ConfigError(f'KV array is {out.dtype} {out.shape}, the payload {layout.shape}')
-    rows = _rows(out)
+    rows = rows_of(out)
     data = np.frombuffer(payload, dtype=np.uint8)
     entries = read_index(data, layout, source)
     scales = scale_bits(data, layout)
     blocks = _unpack_blocks(data, layout, entries, scratch, source)
     if codec is CodecId.INT8:
         _check_scales(scales, source, is_half=rows.is_half)
-        scratch.kernels().dequantize(blocks, scales, rows.flat, rows.starts, num_tokens)
+        scratch.kernels().dequantize(*blocks, scales, *rows, num_tokens)
     else:
         _load_floats(blocks, layout, rows, scratch.kernels(), source)
 
@@ -209,43 +205,15 @@ def error_bound(kv: FloatArray, codec: CodecId) -> FloatArray:
         float16 adds that type's rounding, 2^-11 of a value.
 
     """
-    starts = range(0, kv.shape[3], GROUP_TOKENS)
-    peaks = np.stack([np.abs(kv[:, :, :, t : t + GROUP_TOKENS]).max(axis=3) for t in starts], 3)
+    tokens = groups(kv.shape[3])
+    peaks = np.stack([np.abs(kv[:, :, :, a:b]).max(axis=3) for a, b in tokens], axis=3)
     if codec is CodecId.RAW:
         return np.zeros_like(peaks)
     if codec is CodecId.FP16:
         return np.maximum(peaks * np.float32(2**-11), np.float32(2**-25))
-    quotients = np.divide(peaks, INT8_MAX, dtype=np.float32)
-    scales = float16_not_below(quotients, peaks).astype(np.float32)
-    # A quotient of up to 127 that is rounded to float32 may pass the middle by 127 * 2^-24.
-    return np.maximum(scales, np.float32(2**-14)) * np.float32(0.5 + 127 * 2**-24)
-
-
-class _Rows(NamedTuple):
-    flat: FloatArray  # or float16 bits: kernels look at the dtype
-    starts: IndexArray
-
-    @property
-    def is_half(self) -> bool:
-        return self.flat.dtype == np.uint16
-
-
-def _rows(kv: FloatArray | HalfArray) -> _Rows:
-    """Return the flat array around a view, and where in it the rows of T * D elements begin."""
-    item, (num_tokens, head_dim) = kv.itemsize, kv.shape[3:]
-    outer, inner = kv.strides[:3], kv.strides[3:]
-    has_gaps = (head_dim > 1 and inner[1] != item) or (
-        num_tokens > 1 and inner[0] != head_dim * item
-    )
-    if has_gaps or any(stride < 0 or stride % item for stride in outer):
-        raise ConfigError(f'KV array with strides {kv.strides} has gaps between tokens')
-    indices = np.ogrid[tuple(slice(n) for n in kv.shape[:3])]
-    starts = sum(index * (stride // item) for index, stride in zip(indices, outer, strict=True))
-    starts = np.ascontiguousarray(starts, dtype=np.int64).reshape(-1)
-    size = int(starts[-1]) + num_tokens * head_dim
-    flat = np.lib.stride_tricks.as_strided(kv, (size,), (item,), writeable=kv.flags.writeable)
-    bits = flat.view(np.uint16) if kv.dtype == np.float16 else flat
-    return _Rows(cast('FloatArray', bits), starts)
+    # A quotient of up to 127 carries two float32 roundings, which may take it past the middle.
+    scales = np.maximum(int8_scales(peaks), np.float32(2**-14), dtype=np.float32)
+    return np.multiply(scales, 0.5 + 127 * 2**-23, dtype=np.float32)
 
 
 def _layout_of(kv: FloatArray, codec: CodecId) -> PayloadLayout:
@@ -262,17 +230,17 @@ def _layout_of(kv: FloatArray, codec: CodecId) -> PayloadLayout:
 
 
 def _write_codes(
-    rows: _Rows, layout: PayloadLayout, codes: ByteArray, scales: BitsArray, kernels: Kernels
+    rows: Rows, layout: PayloadLayout, codes: ByteArray, scales: BitsArray, kernels: Kernels
 ) -> None:
     """Fill the codes of all blocks, and the scales."""
     shape = (layout.num_rows, layout.num_tokens, layout.head_dim)
     if layout.codec is CodecId.INT8:
-        bits = kernels.quantize(rows.flat, rows.starts, codes.view(np.int8).reshape(shape), scales)
+        bits = kernels.quantize(*rows, codes.view(np.int8).reshape(shape), scales)
     elif layout.codec is CodecId.FP16:
-        bits = kernels.store_floats(rows.flat, rows.starts, codes.view(np.uint16).reshape(shape))
+        bits = kernels.store_floats(*rows, codes.view(np.uint16).reshape(shape))
     else:
-        bits = kernels.store_floats(rows.flat, rows.starts, codes.view(np.float32).reshape(shape))
-    if bits > FLOAT32_MAX_BITS:
+        bits = kernels.store_floats(*rows, codes.view(np.float32).reshape(shape))
+    if bits >= FLOAT32_INFINITY:
         raise EngineError('KV holds a value that is not finite: it cannot be frozen')
     largest, limit = np.uint32(bits).view(np.float32), LARGEST[layout.codec]
     if largest > limit:
@@ -316,21 +284,25 @@ def _unpack_blocks(
 
 def _check_scales(scales: BitsArray, source: Path, *, is_half: bool) -> None:
     largest = scales.max()
-    if largest > FLOAT16_MAX_BITS:
+    if largest >= FLOAT16_INFINITY:
         raise FormatError(source, 'scales: one is negative or not finite')
     if is_half and largest > HALF_SCALE_LIMIT.view(np.uint16):
         raise EngineError(f'{source}: a value does not fit a float16 cache')
 
 
 def _load_floats(
-    blocks: Blocks, layout: PayloadLayout, rows: _Rows, kernels: Kernels, source: Path
+    blocks: Blocks, layout: PayloadLayout, rows: Rows, kernels: Kernels, source: Path
 ) -> None:
-    is_half = layout.codec is CodecId.FP16
-    itemsize = layout.codec.itemsize
-    largest = kernels.largest_bits(blocks, itemsize, layout.block_bytes // itemsize)
-    if largest > (FLOAT16_MAX_BITS if is_half else FLOAT32_MAX_BITS):
-        raise FormatError(source, 'blocks: a value is not finite')
-    if rows.is_half and not is_half and largest > FLOAT16_MAX.view(np.uint32):
-        raise EngineError(f'{source}: a value does not fit a float16 cache')
     row_elements = layout.num_tokens * layout.head_dim
-    kernels.load_floats(blocks, itemsize, rows.flat, rows.starts, row_elements)
+    count = layout.num_kv_heads * row_elements
+    if layout.codec is CodecId.FP16:
+        if kernels.largest_bits(*blocks, HALF_MASK, count) >= FLOAT16_INFINITY:
+            raise FormatError(source, 'blocks: a value is not finite')
+        kernels.load_floats(*blocks, np.empty(0, np.uint16), *rows, row_elements)
+        return
+    largest = kernels.largest_bits(*blocks, SINGLE_MASK, count)
+    if largest >= FLOAT32_INFINITY:
+        raise FormatError(source, 'blocks: a value is not finite')
+    if rows.is_half and largest > FLOAT16_MAX.view(np.int32):
+        raise EngineError(f'{source}: a value does not fit a float16 cache')
+    kernels.load_floats(*blocks, np.empty(0, np.float32), *rows, row_elements)

@@ -16,7 +16,7 @@ import cramjam
 import xxhash
 
 if TYPE_CHECKING:
-    from cwm_ros.codec.kernels import ByteArray
+    from cwm_ros.codec.quantize import ByteArray
 
 KEPT_RATIO = 0.97
 """A block stays compressed only if it shrinks to this part of its size."""

@@ -25,14 +25,14 @@ from typing import NamedTuple, TYPE_CHECKING
 import numpy as np
 
 from cwm_ros.codec.compress import checksum, Compression
-from cwm_ros.codec.kernels import GROUP_TOKENS, num_groups
+from cwm_ros.codec.quantize import GROUP_TOKENS, num_groups
 from cwm_ros.errors import ConfigError, FormatError, FormatTooNewError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cwm_ros.codec.kernels import BitsArray, ByteArray
+    from cwm_ros.codec.quantize import BitsArray, ByteArray
     from cwm_ros.kv import KVSpec
 
 MAGIC = b'CWMP'
