@@ -117,9 +117,10 @@ class Bindings(ABC):
         return logits
 
     def close(self) -> None:
-        """Let go of the session."""
-        self._session = None
-        del self._step, self._slice
+        """Let go of the session and its buffers."""
+        if self._session is not None:
+            self._session = None
+            del self._step, self._slice
 
     def _infer(self, binding: IOBinding, options: object) -> None:
         assert self._session is not None

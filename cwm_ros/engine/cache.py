@@ -112,6 +112,15 @@ class KVCache:
         self.resident.add(start, stop)
         self.is_visible[start:stop] = True
 
+    def scrub(self) -> TokenRanges:
+        """Zero and drop the positions that hold a value that is not finite; return them."""
+        is_bad = ~np.isfinite(self.array).all(axis=(0, 1, 2, 4))
+        bad = TokenRanges((int(p), int(p) + 1) for p in np.flatnonzero(is_bad))
+        for start, stop in bad:
+            self.view(start, stop)[:] = 0
+            self.drop(start, stop)
+        return bad
+
     def drop(self, start: int, stop: int) -> None:
         """Make [start, stop) not resident."""
         self.resident.remove(start, stop)

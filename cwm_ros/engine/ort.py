@@ -38,6 +38,7 @@ ORT_ERRORS = (
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
     ort_errors.EPFail,
+    RuntimeError,
 )
 
 
@@ -172,9 +173,12 @@ class OrtEngine(Engine):
                 raise InterruptedOperation(f'cancelled at position {start}') from None
             raise
         if not np.isfinite(logits).all():
-            self._cache.view(start, stop)[:] = 0
+            bad = self._cache.scrub()
             self._cache.drop(start, stop)
-            raise EngineError(f'logits of [{start}, {stop}) are not finite')
+            raise EngineError(
+                f'logits of [{start}, {stop}) are not finite; KV that was not either: {bad}',
+                hint='compute the dropped positions again',
+            )
         self._cache.add(start, stop)
         return logits[: rows.count(len(tokens))].copy()
 
@@ -191,6 +195,8 @@ class OrtEngine(Engine):
     def close(self) -> None:
         self._bindings.close()
         self._session = None
+        self._cache = KVCache(self.spec, 0)
+        self.resident = self._cache.resident
 
     def export_kv(self, start: int, stop: int) -> KVChunk:
         if not self.resident.covers(start, stop):

@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwm_ros.errors import ModelError
+from cwm_ros.kv import Role, Turn
 from cwm_ros.model.spec import read_json
 from cwm_ros.model.template import ChatTemplate
-from cwm_ros.model.tokenizer import check_utf8
+from cwm_ros.model.tokenizer import check_utf8, Marker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cwm_ros.kv import TokenArray, Turn
-    from cwm_ros.model.tokenizer import Marker, Tokenizer
+    from cwm_ros.kv import TokenArray
+    from cwm_ros.model.tokenizer import Tokenizer
 
 FIRST_PRIVATE = 0xE000
 NUM_PRIVATE = 0x1900
 WRAP_CHARS = 8
 """8 of 6400 characters: 101 random bits."""
 MAX_TEMPLATE_BYTES = 1 << 20
-_NO_TOKENS = np.zeros(0, np.int32)
 
 
 class ChatRenderer:
@@ -75,19 +75,10 @@ class ChatRenderer:
             The template fails, refuses the conversation, or does not keep the texts whole.
 
         """
-        for turn in turns:
-            check_utf8(turn.text)
-        wrap = _fresh_wrap(turns)
-        messages = [{'role': t.role.value, 'content': _wrapped(t.text, wrap)} for t in turns]
-        text = self._template.render(messages, add_generation_prompt=add_generation_prompt)
-        pieces = text.split(wrap)
-        said = [turn.text.strip() for turn in turns if turn.text.strip()]
-        if pieces[1::2] != said:
-            raise ModelError(
-                'the chat template drops, repeats or changes what a turn says',
-                hint='use a checkpoint whose template keeps the texts',
-            )
-        return np.array(self._encode(pieces), dtype=np.int32)
+        pieces = self._pieces(
+            turns, _fresh_wrap(turns), add_generation_prompt=add_generation_prompt
+        )
+        return np.array(self._encode(pieces, is_first=True), dtype=np.int32)
 
     def render_suffix(
         self, turns: Sequence[Turn], new_turns: Sequence[Turn], *, add_generation_prompt: bool
@@ -111,17 +102,55 @@ class ChatRenderer:
             follow, so that the conversation must be rendered anew.
 
         """
-        known = self.render(turns, add_generation_prompt=False) if turns else _NO_TOKENS
-        whole = self.render([*turns, *new_turns], add_generation_prompt=add_generation_prompt)
-        if not np.array_equal(whole[: len(known)], known):
-            raise ModelError(
-                f'the chat template renders the first {len(turns)} turns differently when '
-                'others follow',
-                hint='render the conversation anew',
-            )
-        return whole[len(known) :]
+        turns_after = [*turns, *new_turns]
+        wrap = _fresh_wrap(turns_after)
+        known = self._pieces(turns, wrap, add_generation_prompt=False) if turns else ['']
+        whole = self._pieces(turns_after, wrap, add_generation_prompt=add_generation_prompt)
+        last = len(known) - 1
+        if whole[:last] != known[:last] or not whole[last].startswith(known[last]):
+            raise _changed_history(len(turns))
+        suffix = [whole[last].removeprefix(known[last]), *whole[last + 1 :]]
+        if self._is_cut(known[last], suffix[0]):
+            return np.array(self._encode(suffix, is_first=False), dtype=np.int32)
+        known_ids = self._encode(known, is_first=True) if turns else []
+        whole_ids = self._encode(whole, is_first=True)
+        if whole_ids[: len(known_ids)] != known_ids:
+            raise _changed_history(len(turns))
+        return np.array(whole_ids[len(known_ids) :], dtype=np.int32)
 
-    def _encode(self, pieces: Sequence[str]) -> list[int]:
+    def closing(self) -> TokenArray:
+        """Return the tokens that follow the text of an assistant's turn, int32, shape (C,)."""
+        turns = [Turn(role=role, text='x') for role in (Role.USER, Role.ASSISTANT)]
+        pieces = self._pieces(turns, _fresh_wrap(turns), add_generation_prompt=False)
+        return np.array(self._encode(pieces[-1:], is_first=False), dtype=np.int32)
+
+    def _pieces(
+        self, turns: Sequence[Turn], wrap: str, *, add_generation_prompt: bool
+    ) -> list[str]:
+        """Return template text (even pieces) and what is said (odd ones)."""
+        for turn in turns:
+            check_utf8(turn.text)
+        messages = [{'role': t.role.value, 'content': _wrapped(t.text, wrap)} for t in turns]
+        text = self._template.render(messages, add_generation_prompt=add_generation_prompt)
+        pieces = text.split(wrap)
+        said = [turn.text.strip() for turn in turns if turn.text.strip()]
+        if pieces[1::2] != said:
+            raise ModelError(
+                'the chat template drops, repeats or changes what a turn says',
+                hint='use a checkpoint whose template keeps the texts',
+            )
+        return pieces
+
+    def _is_cut(self, before: str, after: str) -> bool:
+        """Say whether two parts of a rendering are encoded the same together and apart."""
+        left, right = self._tokenizer.split_markers(before), self._tokenizer.split_markers(after)
+        ends = left[-2] if len(left) > 1 and left[-1] == '' else None
+        begins = right[1] if len(right) > 1 and right[0] == '' else None
+        if isinstance(ends, Marker):
+            return not ends.takes_right
+        return isinstance(begins, Marker) and not begins.takes_left
+
+    def _encode(self, pieces: Sequence[str], *, is_first: bool) -> list[int]:
         """Encode template text (even pieces) and what was said (odd ones)."""
         parts: list[str | Marker] = ['']
         for index, piece in enumerate(pieces):
@@ -137,8 +166,15 @@ class ChatRenderer:
             before = parts[index - 1] if index else None
             after = parts[index + 1] if index + 1 < len(parts) else None
             part = _swallowed(part, before, after)  # noqa: PLW2901 - the same part, trimmed
-            ids += self._tokenizer.encode(part, is_first=index == 0)
+            ids += self._tokenizer.encode(part, is_first=is_first and index == 0)
         return ids
+
+
+def _changed_history(num_turns: int) -> ModelError:
+    return ModelError(
+        f'the chat template renders the first {num_turns} turns differently when others follow',
+        hint='render the conversation anew',
+    )
 
 
 def load_chat(folder: Path, tokenizer: Tokenizer) -> ChatRenderer:

@@ -36,7 +36,7 @@ class Sizing:
     max_tokens: int
 
     def weight_bytes(self, kind: str = 'fp32') -> int:
-        """Return the bytes of the weights as 'fp32' (what the CPU engine computes in) or 'fp16'."""
+        """Return the bytes of the weights as 'fp32' (as the CPU engine computes) or 'fp16'."""
         return math.ceil(self.num_parameters * BYTES_OF[kind])
 
     def kv_bytes(self, num_tokens: int, kind: str = 'fp16') -> int:
