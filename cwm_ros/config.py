@@ -241,7 +241,9 @@ def load_settings(path: Path) -> Settings:
     try:
         document = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise ConfigError(f'{path}: cannot be read: {exc}', hint='see config/default.yaml') from exc
+        raise ConfigError(
+            f'{path}: cannot be read: {exc}', hint='see config/default.yaml'
+        ) from exc
     try:
         (node,) = document.values()
         parameters = node['ros__parameters']

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SHOWN_LETTERS = 40
+
+
 class ErrorCode(IntEnum):
     """Stable numbers of the ROS contract; the command line exits with the code plus 10."""
 
@@ -93,7 +96,7 @@ class BadNameError(ConfigError):
 
     def __init__(self, kind: str, name: str) -> None:
         self.name = name
-        shown = ascii(name if len(name) <= 40 else name[:40] + '...')
+        shown = ascii(name if len(name) <= SHOWN_LETTERS else name[:SHOWN_LETTERS] + '...')
         super().__init__(
             f'{kind} name {shown} is not allowed',
             hint="use 1 to 64 of A-Z a-z 0-9 '.' '_' '-', beginning with a letter or digit",

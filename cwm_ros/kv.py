@@ -124,7 +124,7 @@ class KVChunk:
     @property
     def stop(self) -> int:
         """Position after the last token."""
-        return self.start + self.kv.shape[3]
+        return self.start + int(self.kv.shape[3])
 
 
 class TokenRanges:

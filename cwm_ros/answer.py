@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A prompt and its answer, generated between the steps of a thaw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cwm_ros.engine import sample, Sampling
+from cwm_ros.errors import InterruptedOperation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from threading import Event
+
+    from cwm_ros.model import IncrementalDecoder
+    from cwm_ros.session import Session
+    from cwm_ros.thaw import Thaw, ThawProgress
+
+
+class When(Enum):
+    """How much of a window must be there before a prompt is answered."""
+
+    NOW = 'now'
+    USABLE = 'usable'
+    COMPLETE = 'complete'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """
+    A prompt, and how it is to be answered.
+
+    Parameters
+    ----------
+    text
+        What the user says.
+    when
+        How much of the window must be there first. USABLE also waits for the few chunks that
+        share the rarest words with ``text``.
+    max_tokens
+        Longest answer [tokens]; 0 means as the settings say.
+    temperature, seed
+        0 is greedy; otherwise the seed repeats an answer.
+
+    """
+
+    text: str
+    when: When = When.USABLE
+    max_tokens: int = 0
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """A piece of an answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """
+    What the assistant said.
+
+    Parameters
+    ----------
+    text
+        The whole answer.
+    finish_reason
+        'stop', 'length' or 'cancelled'.
+    prompt_tokens, new_tokens
+        Tokens that the prompt added, and tokens of the answer.
+    time_to_first_token_s
+        From the prompt to the first token, waiting for the thaw included [s].
+    fidelity
+        Of the context that the answer began from.
+    is_provisional
+        Whether context was missing when it began.
+
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    new_tokens: int
+    time_to_first_token_s: float
+    fidelity: str
+    is_provisional: bool
+
+
+def wait_for(thaw: Thaw, when: When, cancel: Event | None) -> Iterator[ThawProgress]:
+    """
+    Advance a thaw until an answer may begin.
+
+    Raises
+    ------
+    InterruptedOperation
+        ``cancel`` was set; what is resident stays.
+
+    """
+    while when is not When.NOW and not thaw.is_complete:
+        progress = thaw.progress()
+        if when is When.USABLE and progress.is_answerable:
+            return
+        check_cancelled(cancel)
+        thaw.advance(wait=True, cancel=cancel)
+        yield thaw.progress()
+
+
+def check_cancelled(cancel: Event | None) -> None:
+    """Raise InterruptedOperation when ``cancel`` is set."""
+    if cancel is not None and cancel.is_set():
+        raise InterruptedOperation('cancelled by the caller')
+
+
+class Speaker:
+    """
+    Generates one answer, a token at a time.
+
+    Parameters
+    ----------
+    session
+        Ends with the prompt; the answer's tokens are appended to it.
+    decoder
+        Turns tokens into text.
+    request
+        How to answer.
+
+    """
+
+    def __init__(self, session: Session, decoder: IncrementalDecoder, request: Request) -> None:
+        self._session = session
+        self._decoder = decoder
+        self._request = request
+        self.text = ''
+        self.num_tokens = 0
+        self.finish_reason = 'length'
+
+    def speak(self, cancel: Event | None) -> Iterator[str]:
+        """Yield pieces of text until the model stops, the limit is reached or it is cancelled."""
+        request = self._request
+        sampling = Sampling(temperature=request.temperature)
+        rng = np.random.default_rng(request.seed)
+        tokens = self._session.generate(
+            lambda logits: sample(logits, sampling, rng), request.max_tokens, cancel
+        )
+        try:
+            for token in tokens:
+                self.num_tokens += 1
+                yield self._say(self._decoder.push(token))
+                check_cancelled(cancel)
+        except InterruptedOperation:
+            self.finish_reason = 'cancelled'
+        yield self._say(self._decoder.flush())
+        if self._session.is_answer_ended:
+            self.finish_reason = 'stop'
+
+    def _say(self, piece: str) -> str:
+        """Add a piece; white space around the whole answer belongs to the template."""
+        if not self.text:
+            piece = piece.lstrip()
+        self.text += piece
+        return piece

@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What people see: progress bars and tables, on a terminal only where they move."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cwm_ros.thaw import ThawProgress
+
+BAR_CELLS = 30
+
+
+@contextmanager
+def show_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr while the body runs, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def thaw_line(progress: ThawProgress) -> str:
+    """Return one line that shows how far a thaw is."""
+    filled = BAR_CELLS * progress.chunks_done // max(progress.chunks_total, 1)
+    state = 'complete' if progress.is_complete else 'usable' if progress.is_usable else 'thawing'
+    return (
+        f'{progress.elapsed_s * 1e3:8.1f} ms  {"█" * filled}{"·" * (BAR_CELLS - filled)}  '
+        f'{progress.chunks_done:3} of {progress.chunks_total} chunks  {state}'
+    )
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return an aligned table as text."""
+    import io
+
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    content = Table(*headings, box=SIMPLE)
+    for row in rows:
+        content.add_row(*map(str, row))
+    text = io.StringIO()
+    Console(file=text, width=160).print(content)
+    return text.getvalue().strip('\n')

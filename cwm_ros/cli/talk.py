@@ -1,0 +1,173 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs that hold a conversation: say, ingest, chat."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from cwm_ros.answer import Answer, Delta, Request, When
+from cwm_ros.bench.conversation import read_conversation
+from cwm_ros.bench.story import say_timed
+from cwm_ros.cli.picture import show_bar, thaw_line
+from cwm_ros.errors import CwmError
+from cwm_ros.manager import Manager
+from cwm_ros.thaw import ThawProgress
+
+if TYPE_CHECKING:
+    from cwm_ros.cli.app import Options
+
+WHENS = [when.value for when in When]
+
+
+def open_or_create(manager: Manager, window: str) -> None:
+    """Open a window, or begin one of this name."""
+    if manager.store.has_window(window):
+        manager.open_window(window)
+    else:
+        manager.create(window)
+
+
+@click.command('say')
+@click.argument('text')
+@click.option('--window', required=True, help='Window to thaw, or to create.')
+@click.option('--when', type=click.Choice(WHENS), default='usable', show_default=True)
+@click.option('--max-tokens', type=click.IntRange(1), default=64, show_default=True)
+@click.option('--temperature', type=click.FloatRange(0, 10), default=0.0, show_default=True)
+@click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
+@click.option('--no-freeze', is_flag=True, help='Keep the turns only, write no chunks.')
+@click.pass_obj
+def say_command(
+    options: Options,
+    *,
+    text: str,
+    window: str,
+    when: str,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    no_freeze: bool,
+) -> None:
+    """Thaw WINDOW, answer TEXT, freeze."""
+    request = Request(
+        text=text,
+        when=When(when),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    with Manager(options.settings, profile=options.profile) as manager:
+        open_or_create(manager, window)
+        told = say_timed(manager, request)
+        if not no_freeze:
+            for _ in manager.freeze():
+                pass
+    options.show(told.as_json(), told.text)
+
+
+@click.command('ingest')
+@click.argument('file', type=click.Path(path_type=Path))
+@click.option('--window', required=True, help='Window to continue, or to create.')
+@click.pass_obj
+def ingest_command(options: Options, *, file: Path, window: str) -> None:
+    """
+    Read a dialogue into WINDOW and freeze it.
+
+    FILE holds JSON lines of role and text, or plain text, each paragraph of which is a turn of
+    the user.
+    """
+    turns = read_conversation(file)
+    with Manager(options.settings, profile=options.profile) as manager:
+        open_or_create(manager, window)
+        manager.add_turns(turns)
+        total = manager.session.num_tokens
+        with show_bar('computing', total) as update:
+            for left in manager.catch_up():
+                update(total - left)
+        for progress in manager.freeze():
+            written = progress.bytes_written
+    options.show(
+        {'window': window, 'turns': len(turns), 'tokens': total, 'bytes_written': written},
+        f'{window}: {len(turns)} turns, {total} tokens, {written} bytes written',
+    )
+
+
+@click.command('chat')
+@click.option('--window', default='chat', show_default=True)
+@click.pass_obj
+def chat_command(options: Options, *, window: str) -> None:
+    """Talk; /freeze, /thaw, /status and /quit are commands, and quitting freezes."""
+    with Manager(options.settings, profile=options.profile) as manager:
+        open_or_create(manager, window)
+        click.echo(f'{window}: {manager.session.fidelity}; /quit ends')
+        for line in iter(lambda: _read_line(), '/quit'):
+            try:
+                _obey(manager, line)
+            except CwmError as exc:
+                click.echo(f'cwm: {exc.code.name}: {exc}', err=True)
+        _freeze(manager)
+
+
+def _read_line() -> str:
+    if sys.stdin.isatty():
+        click.echo('> ', nl=False)
+    line = sys.stdin.readline()
+    return line.strip() if line else '/quit'
+
+
+def _obey(manager: Manager, line: str) -> None:
+    if line == '/freeze':
+        _freeze(manager)
+    elif line == '/thaw':
+        manager.open_window(manager.window)
+        _show_thaw(manager)
+    elif line == '/status':
+        turns = len(manager.session.turns)
+        click.echo(f'{manager.window}: {turns} turns, {manager.session.fidelity}')
+    elif line.startswith('/'):
+        click.echo(f'{line} is unknown: /freeze /thaw /status /quit', err=True)
+    elif line:
+        _answer(manager, line)
+
+
+def _freeze(manager: Manager) -> None:
+    for _ in manager.catch_up():
+        pass
+    for progress in manager.freeze():
+        pass
+    click.echo(
+        f'frozen: {progress.chunks_done} chunks, {progress.chunks_reused} of them reused, '
+        f'{progress.bytes_written} bytes written'
+    )
+
+
+def _show_thaw(manager: Manager) -> None:
+    thaw = manager.thaw
+    while thaw is not None and thaw.advance(wait=True):
+        click.echo(thaw_line(thaw.progress()))
+
+
+def _answer(manager: Manager, line: str) -> None:
+    """Answer one line; Ctrl-C ends the answer, not the conversation."""
+    cancel = threading.Event()
+    with closing(manager.say(Request(text=line), cancel)) as events:
+        while True:
+            try:
+                event = next(events)
+            except KeyboardInterrupt:
+                cancel.set()
+                continue
+            if isinstance(event, Delta):
+                click.echo(event.text, nl=False)
+            elif isinstance(event, Answer):
+                note = f'  [{event.fidelity}]' if event.is_provisional else ''
+                click.echo(note)
+                return
+            elif isinstance(event, ThawProgress):
+                continue

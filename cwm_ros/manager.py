@@ -1,0 +1,349 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one object that shells talk to: opens model, engine and store, and tells their stories.
+
+All methods are called from one thread, the one that owns the engine. What takes time is a
+generator: the caller sets the pace and may stop asking; what was done until then stays valid.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+import time
+from typing import TYPE_CHECKING
+
+from cwm_ros.answer import Answer, Delta, Request, Speaker, wait_for
+from cwm_ros.codec import KernelLoader
+from cwm_ros.engine import open_engine
+from cwm_ros.errors import ConfigError, EngineError, ExistsError
+from cwm_ros.freeze import Freeze, FreezeProgress
+from cwm_ros.kv import Role, Turn
+from cwm_ros.model import build_graph, Checkpoint, find_model, IncrementalDecoder
+from cwm_ros.plan import plan_thaw
+from cwm_ros.session import Session
+from cwm_ros.restore import ChunkReader, restore_session
+from cwm_ros.store import Store
+from cwm_ros.thaw import Thaw, ThawProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from threading import Event
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from cwm_ros.config import Settings
+    from cwm_ros.store import ChunkEntry, Window
+
+DEFAULT_SYSTEM_PROMPT = 'You are the voice assistant of this car.'
+
+
+class Manager:
+    """
+    A store, a model and one live conversation; a context manager.
+
+    Parameters
+    ----------
+    settings
+        Of all rooms.
+    profile
+        Whose windows.
+    clock
+        Steady clock [s].
+    wall_ms
+        Wall clock [ms since 1970].
+
+    Attributes
+    ----------
+    store, checkpoint, engine
+        What was opened.
+    window
+        Name of the open window, else empty.
+    thaw
+        The thaw of the open window; None for a new one.
+    time_to_header_s
+        How long reading the open window's manifest and turns took [s].
+
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        profile: str = 'default',
+        clock: Callable[[], float] = time.perf_counter,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.settings = settings
+        self.window = ''
+        self.thaw: Thaw | None = None
+        self.time_to_header_s = 0.0
+        self._session: Session | None = None
+        self._entries: tuple[ChunkEntry, ...] = ()
+        self._tags: tuple[str, ...] = ()
+        self._clock = clock
+        self._wall_ms = wall_ms
+        with ExitStack() as opening:
+            self.store = opening.enter_context(
+                Store.open(settings.storage, profile=profile, writable=True, clock=wall_ms)
+            )
+            cache = settings.engine.cache_path
+            self.kernels = KernelLoader(cache / 'kernels')
+            self.checkpoint = Checkpoint(find_model(settings.engine.model), cache)
+            self.engine = opening.enter_context(
+                open_engine(
+                    lambda formulation: build_graph(self.checkpoint, formulation, cache),
+                    self.checkpoint.kv_spec,
+                    self.checkpoint.identity,
+                    settings.engine,
+                )
+            )
+            self._open = opening.pop_all()
+        self.kernels.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the window, then close engine and store; nothing is frozen."""
+        self.leave()
+        self._open.close()
+
+    # --- windows ------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """The live conversation."""
+        if self._session is None:
+            raise EngineError('no window is open', hint='create or open one first')
+        return self._session
+
+    def create(self, name: str) -> None:
+        """
+        Begin a new window with the system prompt, its first turn, durable on return.
+
+        Raises
+        ------
+        ExistsError
+            There is one of this name.
+
+        """
+        if self.store.has_window(name):
+            raise ExistsError(f'window {name!r} exists', hint='open it, or delete it first')
+        system = Turn(role=Role.SYSTEM, text=self._system_prompt(), time_ms=self._wall_ms())
+        self._begin(name, Session(self.engine, self.checkpoint.chat, self.checkpoint.stop_ids))
+        self.add_turns([system])
+
+    def open_window(self, name: str) -> Thaw:
+        """
+        Begin to thaw a window; `say` may be called at once.
+
+        Chunks of other weights are not loaded but computed from tokens; under another tokenizer
+        or chat template the turns are rendered anew. Turns that were committed after the last
+        freeze are computed with the next answer.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such window.
+        FormatError
+            Its files are damaged.
+        ContextFullError
+            It is longer than this engine's context.
+
+        """
+        began = self._clock()
+        window = self.store.window(name)
+        header_s = self._clock() - began
+        session, entries = restore_session(
+            window, self.engine, self.checkpoint.chat, self.checkpoint.stop_ids
+        )
+        self._begin(name, session)
+        self.time_to_header_s = header_s
+        self._entries = entries
+        self._tags = window.manifest.tags if window.manifest else ()
+        self.thaw = self._begin_thaw(window, session, entries, began)
+        for turn in window.turns[len(session.turns) :]:
+            session.add_turn(turn)
+        return self.thaw
+
+    def leave(self) -> None:
+        """End the thaw in flight and forget the live conversation; what is committed stays."""
+        if self.thaw is not None:
+            self.thaw.close()
+        self.window, self.thaw, self._session = '', None, None
+        self._entries, self._tags = (), ()
+
+    def _begin(self, name: str, session: Session) -> None:
+        self.leave()
+        self.engine.reset()
+        self.window, self._session = name, session
+
+    def _begin_thaw(
+        self, window: Window, session: Session, entries: Sequence[ChunkEntry], began: float
+    ) -> Thaw:
+        manifest, settings = window.manifest, self.settings
+        chunk_tokens = manifest.chunk_tokens if manifest else settings.codec.chunk_tokens
+        steps = plan_thaw(
+            entries,
+            num_tokens=session.num_tokens,
+            chunk_tokens=chunk_tokens,
+            turn_stops=session.turn_stops,
+            settings=settings.thaw,
+        )
+        return Thaw(
+            session,
+            steps,
+            ChunkReader(self.store, window, self.engine, self.kernels),
+            chunk_tokens=chunk_tokens,
+            num_threads=settings.thaw.num_threads,
+            clock=self._clock,
+            began=began,
+        )
+
+    def _system_prompt(self) -> str:
+        name = self.settings.assistant.system_prompt_file
+        if not name:
+            return DEFAULT_SYSTEM_PROMPT
+        try:
+            return Path(name).read_text(encoding='utf-8').strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(
+                f'assistant.system_prompt_file {name}: cannot be read: {exc}',
+                hint='name a UTF-8 text file',
+            ) from exc
+
+    # --- talking ------------------------------------------------------------------------------
+
+    def add_turns(self, turns: Sequence[Turn]) -> int:
+        """
+        Append turns to the window; they are durable on return, and computed later.
+
+        Returns
+        -------
+        int
+            Number of tokens they became.
+
+        Raises
+        ------
+        ContextFullError
+            A turn does not fit; those before it are committed.
+
+        """
+        added: list[Turn] = []
+        try:
+            num_tokens = 0
+            for turn in turns:
+                num_tokens += self.session.add_turn(turn)
+                added.append(turn)
+            return num_tokens
+        finally:
+            if added:
+                self.store.commit_turns(self.window, added)
+
+    def catch_up(self, cancel: Event | None = None) -> Iterator[int]:
+        """
+        Finish the thaw, then compute what is pending and again what is provisional.
+
+        Yields
+        ------
+        int
+            Number of tokens that are not sound yet.
+
+        """
+        while self.thaw is not None and self.thaw.advance(wait=True, cancel=cancel):
+            yield len(self.session.unsound())
+        for _ in self.session.repair(cancel):
+            yield len(self.session.unsound())
+
+    def say(
+        self, request: Request, cancel: Event | None = None
+    ) -> Iterator[Delta | ThawProgress | Answer]:
+        """
+        Answer a prompt, thawing meanwhile; the last value is the `Answer`.
+
+        Both turns are durable before the last value. When ``cancel`` is set, what was said until
+        then becomes the assistant's turn.
+
+        Raises
+        ------
+        ContextFullError
+            The prompt does not fit; nothing has changed.
+
+        """
+        request = replace(
+            request, max_tokens=request.max_tokens or self.settings.assistant.max_tokens
+        )
+        began, start = self._clock(), self.session.num_tokens
+        turn = Turn(role=Role.USER, text=request.text, time_ms=self._wall_ms())
+        self.add_turns([turn])
+        if self.thaw is not None:
+            self.thaw.prioritize(self.session.tokens[start:], self.settings.thaw.relevant_chunks)
+            yield from wait_for(self.thaw, request.when, cancel)
+            # Chunks in flight write into the cache, which the answer may make grow.
+            self.thaw.settle()
+        self.session.begin_answer(request.max_tokens)
+        yield from self._answer(request, self.session.num_tokens - start, began, cancel)
+
+    def _answer(
+        self, request: Request, prompt_tokens: int, began: float, cancel: Event | None
+    ) -> Iterator[Delta | ThawProgress | Answer]:
+        session, fidelity = self.session, self.session.fidelity
+        speaker = Speaker(session, IncrementalDecoder(self.checkpoint.tokenizer), request)
+        first_token_s = 0.0
+        try:
+            for piece in speaker.speak(cancel):
+                first_token_s = first_token_s or self._clock() - began
+                yield Delta(text=piece)
+                if self.thaw is not None and self.thaw.advance(wait=False):
+                    yield self.thaw.progress()
+        finally:
+            said = session.end_answer(speaker.text.strip(), self._wall_ms())
+            self.store.commit_turns(self.window, [said])
+        yield Answer(
+            text=said.text,
+            finish_reason=speaker.finish_reason,
+            prompt_tokens=prompt_tokens,
+            new_tokens=speaker.num_tokens,
+            time_to_first_token_s=first_token_s,
+            fidelity=str(fidelity),
+            is_provisional=fidelity.resident < fidelity.total,
+        )
+
+    def freeze(self) -> Iterator[FreezeProgress]:
+        """
+        Write the window; the last value says that it is committed.
+
+        While the thaw is not complete, only what is sound is written; what was on disk stays.
+
+        Raises
+        ------
+        QuotaError
+            There is no room for a chunk; the window is as it was committed before.
+
+        """
+        if self.thaw is not None:
+            self.thaw.settle()
+        freeze = Freeze(
+            self.store,
+            self.session,
+            settings=self.settings.codec,
+            thaw_settings=self.settings.thaw,
+            kernels=self.kernels,
+            known=self._entries,
+        )
+        yield from freeze.write_chunks()
+        self.store.commit_window(freeze.manifest(self.window, self._tags))
+        self._entries = tuple(freeze.entries)
+        yield replace(freeze.progress, is_committed=True)

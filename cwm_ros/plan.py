@@ -1,0 +1,200 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+In which order a window comes back: pure functions from what is known to a list of steps.
+
+The definitions of *usable* and *answerable* live here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cwm_ros.config import ThawSettings
+    from cwm_ros.kv import TokenArray
+    from cwm_ros.store import ChunkEntry
+
+BIGRAM_BASE = np.int64(1 << 31)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThawStep:
+    """
+    One chunk's way back.
+
+    Parameters
+    ----------
+    start, stop
+        Its token positions.
+    entry
+        Where it is stored; None when it has to be computed from its tokens.
+    is_usable_part
+        Whether the window is not usable without it.
+    reason
+        Why it stands where it stands in the order, for people.
+
+    """
+
+    start: int
+    stop: int
+    entry: ChunkEntry | None
+    is_usable_part: bool
+    reason: str
+
+
+def usable_bounds(
+    num_tokens: int, turn_stops: Sequence[int], *, settings: ThawSettings
+) -> tuple[int, int]:
+    """
+    Say which tokens make a window usable: those before the first bound or from the second on.
+
+    They are its first ``first_tokens`` tokens and its whole first turn (the system prompt), and
+    its last ``last_tokens`` tokens and its whole last turn.
+
+    Parameters
+    ----------
+    num_tokens
+        Length of the window.
+    turn_stops
+        Position after each turn.
+    settings
+        How many first and last tokens.
+
+    """
+    first_stop = max(settings.first_tokens, turn_stops[0] if turn_stops else 0)
+    last_turn_start = turn_stops[-2] if len(turn_stops) > 1 else 0
+    last_start = min(num_tokens - settings.last_tokens, last_turn_start)
+    return min(num_tokens, first_stop), max(0, last_start)
+
+
+def plan_thaw(
+    entries: Sequence[ChunkEntry],
+    *,
+    num_tokens: int,
+    chunk_tokens: int,
+    turn_stops: Sequence[int],
+    settings: ThawSettings,
+) -> tuple[ThawStep, ...]:
+    """
+    Order the chunks of a window: what makes it usable, then the newest first.
+
+    A window is usable when all chunks are resident that hold tokens of `usable_bounds`.
+    Positions that no entry covers are planned to be computed, after the loads, in their own
+    order, since each depends on all tokens before it.
+
+    Parameters
+    ----------
+    entries
+        Stored chunks, in any order.
+    num_tokens, chunk_tokens
+        Length of the window and of a chunk.
+    turn_stops
+        Position after each turn.
+    settings
+        How many first and last tokens usable means.
+
+    """
+    first_stop, last_start = usable_bounds(num_tokens, turn_stops, settings=settings)
+    by_start = {entry.start: entry for entry in entries}
+    steps = []
+    for start in range(0, num_tokens, chunk_tokens):
+        stop = min(start + chunk_tokens, num_tokens)
+        entry = by_start.get(start)
+        if entry is not None and entry.stop != stop:
+            entry = None
+        is_first, is_last = start < first_stop, stop > last_start
+        reason = 'first tokens' if is_first else 'last tokens' if is_last else 'newest first'
+        steps.append(
+            ThawStep(
+                start=start,
+                stop=stop,
+                entry=entry,
+                is_usable_part=is_first or is_last,
+                reason=reason if entry else f'{reason}; not stored',
+            )
+        )
+    return tuple(sorted(steps, key=_order))
+
+
+def _order(step: ThawStep) -> tuple[bool, bool, int]:
+    """Put usable parts first; then loads, newest first; then what must be computed."""
+    is_computed = step.entry is None
+    ascending = step.is_usable_part or is_computed
+    return (not step.is_usable_part, is_computed, step.start if ascending else -step.start)
+
+
+def prioritize(
+    steps: Sequence[ThawStep], scores: npt.NDArray[np.float64], *, chunk_tokens: int, count: int
+) -> tuple[tuple[ThawStep, ...], int]:
+    """
+    Put the chunks most relevant to a prompt right behind those that make the window usable.
+
+    Parameters
+    ----------
+    steps
+        What is left to do, as `plan_thaw` ordered it.
+    scores
+        Relevance of each chunk of the window, by its index; see `relevance`.
+    chunk_tokens, count
+        Length of a chunk, and how many relevant chunks are put first.
+
+    Returns
+    -------
+    tuple of ThawStep, int
+        The new order, and how many steps at its beginning make the prompt answerable.
+
+    """
+    usable = [step for step in steps if step.is_usable_part]
+    others = [step for step in steps if not step.is_usable_part]
+    ranked = sorted(others, key=lambda step: -scores[step.start // chunk_tokens])
+    relevant = [step for step in ranked[:count] if scores[step.start // chunk_tokens] > 0]
+    chosen = {step.start for step in relevant}
+    rest = [step for step in others if step.start not in chosen]
+    relevant = [replace(step, reason='relevant to the prompt') for step in relevant]
+    return (*usable, *relevant, *rest), len(usable) + len(relevant)
+
+
+def relevance(
+    prompt: TokenArray, tokens: TokenArray, chunk_tokens: int
+) -> npt.NDArray[np.float64]:
+    """
+    Score each chunk of a window by the terms it shares with a prompt.
+
+    The terms are the prompt's token ids and pairs of neighbours, each weighted by its inverse
+    document frequency over the chunks (Spaerck Jones 1972), so that a word that stands in every
+    chunk counts nothing.
+
+    Parameters
+    ----------
+    prompt, tokens
+        int32, shape (P,) and (T,).
+    chunk_tokens
+        Length of a chunk.
+
+    Returns
+    -------
+    NDArray
+        float64, one score for each of the ceil(T / chunk_tokens) chunks.
+
+    """
+    num_chunks = -(-len(tokens) // chunk_tokens)
+    scores = np.zeros(num_chunks)
+    chunk_of = np.arange(len(tokens)) // chunk_tokens
+    for query, terms in ((prompt, tokens), (_bigrams(prompt), _bigrams(tokens))):
+        for term in np.unique(query):
+            holders = np.unique(chunk_of[: len(terms)][terms == term])
+            if len(holders):
+                scores[holders] += np.log(num_chunks / len(holders))
+    return scores
+
+
+def _bigrams(tokens: TokenArray) -> npt.NDArray[np.int64]:
+    wide = tokens.astype(np.int64)
+    return wide[:-1] * BIGRAM_BASE + wide[1:]

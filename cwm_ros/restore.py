@@ -1,0 +1,134 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+From a window on disk to a session, and to what its chunks need to come back into it.
+
+What fits is taken as it is; chunks of other weights are left out, to be computed from tokens;
+under another tokenizer or chat template tokens are rendered anew from turns.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cwm_ros.codec import codec_named, decode_chunk, Scratch
+from cwm_ros.errors import ContextFullError, NotFoundError
+from cwm_ros.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cwm_ros.codec.kernels import Kernels
+    from cwm_ros.engine import Engine
+    from cwm_ros.model import ChatRenderer
+    from cwm_ros.plan import ThawStep
+    from cwm_ros.store import ChunkEntry, Store, Window
+
+
+def restore_session(
+    window: Window, engine: Engine, chat: ChatRenderer, stop_ids: frozenset[int]
+) -> tuple[Session, tuple[ChunkEntry, ...]]:
+    """
+    Return a session that holds a window's tokens, none of them resident yet.
+
+    Returns
+    -------
+    Session, tuple of ChunkEntry
+        The session, without the turns that were committed after the last freeze if its tokens
+        can be used as they are; and the chunks that fit this engine.
+
+    Raises
+    ------
+    ContextFullError
+        The window is longer than the engine's context.
+
+    """
+    manifest, identity = window.manifest, engine.identity
+    if manifest is None or manifest.identity.rendering != identity.rendering:
+        draft = Session(engine, chat, stop_ids)
+        for turn in window.turns:
+            draft.add_turn(turn)
+        tokens, stops, turns = draft.tokens, draft.turn_stops, window.turns
+    else:
+        tokens, stops = manifest.tokens, list(manifest.turn_stops)
+        turns = window.turns[: manifest.num_turns]
+    if len(tokens) > engine.capacity:
+        raise ContextFullError(
+            f'window {window.name!r} has {len(tokens)} tokens, the context holds '
+            f'{engine.capacity}',
+            hint='raise engine.context_tokens, or use a model with a longer context',
+        )
+    session = Session(engine, chat, stop_ids, turns=turns, tokens=tokens, turn_stops=stops)
+    is_same = manifest is not None and (manifest.identity.model, manifest.spec) == (
+        identity.model,
+        engine.spec,
+    )
+    return session, manifest.chunks if manifest is not None and is_same else ()
+
+
+class _Buffers(threading.local):
+    """What one thread reuses from chunk to chunk."""
+
+    def __init__(self, num_bytes: int, kernels: Callable[[], Kernels]) -> None:
+        self.payload = np.empty(num_bytes, np.uint8)
+        self.scratch = Scratch(kernels)
+
+
+class ChunkReader:
+    """
+    Reads, verifies and decodes chunks of one window; called from any thread.
+
+    Parameters
+    ----------
+    store
+        Where the chunks are.
+    window
+        What they must be.
+    engine
+        Takes the KV, at positions that are not resident.
+    kernels
+        Gives the codec's fastest kernels.
+
+    """
+
+    def __init__(
+        self, store: Store, window: Window, engine: Engine, kernels: Callable[[], Kernels]
+    ) -> None:
+        self._store = store
+        self._manifest = window.manifest
+        self._engine = engine
+        chunks = window.manifest.chunks if window.manifest else ()
+        largest = max((entry.payload_bytes for entry in chunks), default=0)
+        self._buffers = _Buffers(largest, kernels)
+
+    def __call__(self, step: ThawStep) -> None:
+        """
+        Bring the chunk of a step into the engine's cache; `Engine.mark_resident` is the caller's.
+
+        Raises
+        ------
+        NotFoundError
+            The file was evicted.
+        FormatError, StorageError
+            It is damaged, not what the manifest says, or cannot be read.
+
+        """
+        entry, manifest = step.entry, self._manifest
+        assert entry is not None
+        assert manifest is not None
+        source = self._store.chunk_path(entry.id, entry.codec)
+        payload = self._store.read_chunk(manifest, entry, self._buffers.payload)
+        if payload is None:
+            raise NotFoundError(f'{source}: was evicted')
+        decode_chunk(
+            payload,
+            spec=manifest.spec,
+            num_tokens=step.stop - step.start,
+            codec=codec_named(entry.codec),
+            out=self._engine.import_view(step.start, step.stop),
+            scratch=self._buffers.scratch,
+            source=source,
+        )

@@ -1,0 +1,239 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A live conversation: turns, the tokens they became, and which of them an engine holds.
+
+A token position is *resident* when its KV is in the engine. It is *provisional* when its KV was
+computed while an earlier position was absent or itself provisional: such KV serves an early
+answer, is never written to disk, and is computed again by `Session.repair`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cwm_ros.engine.base import LogitRows
+from cwm_ros.errors import ContextFullError
+from cwm_ros.kv import Role, TokenRanges, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from threading import Event
+
+    from cwm_ros.engine.base import Engine
+    from cwm_ros.kv import FloatArray, TokenArray
+    from cwm_ros.model.chat import ChatRenderer
+
+    Sampler = Callable[[FloatArray], int]
+
+REPAIR_SLICE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """
+    How faithful an answer can be to a session that was never frozen.
+
+    Parameters
+    ----------
+    codec
+        Name of the lossy codec that resident KV went through; empty when there is none.
+    resident, total
+        Tokens in the engine, and tokens of the conversation.
+
+    """
+
+    codec: str
+    resident: int
+    total: int
+
+    def __str__(self) -> str:
+        if self.resident < self.total:
+            return f'PARTIAL({self.resident} of {self.total})'
+        return f'LOSSY({self.codec})' if self.codec else 'EXACT'
+
+
+class Session:
+    """
+    A conversation in an engine; called from the one thread that owns the engine.
+
+    Parameters
+    ----------
+    engine
+        Its cache holds this conversation and nothing else.
+    chat, stop_ids
+        Renders turns to tokens; the tokens that end an answer.
+    turns, tokens, turn_stops
+        A conversation to begin with: the tokens, int32 shape (T,), of its current segment and the
+        position after each of its turns. None of it is resident yet; it is brought back by a thaw
+        or by `repair`.
+
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        chat: ChatRenderer,
+        stop_ids: frozenset[int],
+        *,
+        turns: Sequence[Turn] = (),
+        tokens: TokenArray | None = None,
+        turn_stops: Sequence[int] = (),
+    ) -> None:
+        self.engine = engine
+        self.turns = list(turns)
+        self.turn_stops = list(turn_stops)
+        self.provisional = TokenRanges()
+        self.bridged = TokenRanges()
+        self.lossy_codec = ''
+        self._chat = chat
+        self._stop_ids = stop_ids
+        self._closing = chat.closing()
+        self._tokens = np.zeros(0, np.int32) if tokens is None else np.array(tokens, np.int32)
+        self._frontier = len(self._tokens)
+
+    @property
+    def tokens(self) -> TokenArray:
+        """All tokens so far, int32, shape (T,); a view that must not be written."""
+        return self._tokens
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens so far."""
+        return len(self._tokens)
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """How faithful an answer given now can be."""
+        resident = sum(b - a for a, b in self.engine.resident.overlap(0, self._frontier))
+        return Fidelity(codec=self.lossy_codec, resident=resident, total=self._frontier)
+
+    def unsound(self) -> TokenRanges:
+        """Return the positions that are not resident or provisional, pending ones included."""
+        ranges = TokenRanges(self.engine.resident.missing(0, self.num_tokens))
+        for start, stop in self.provisional:
+            ranges.add(start, stop)
+        return ranges
+
+    def add_turn(self, turn: Turn) -> int:
+        """
+        Append a turn and its tokens, without computing them; return how many there are.
+
+        Raises
+        ------
+        ContextFullError
+            The context cannot hold them; nothing has changed.
+
+        """
+        tokens = self._chat.render_suffix(self.turns, [turn], add_generation_prompt=False)
+        self._append(tokens)
+        self.turns.append(turn)
+        self.turn_stops.append(self.num_tokens)
+        return len(tokens)
+
+    def begin_answer(self, max_tokens: int) -> None:
+        """
+        Append the tokens after which the assistant speaks, and make room for an answer.
+
+        Raises
+        ------
+        ContextFullError
+            The context cannot hold them and one token of an answer; nothing has changed.
+
+        """
+        tokens = self._chat.render_suffix(self.turns, [], add_generation_prompt=True)
+        self._append(tokens, spare=1 + len(self._closing))
+        self.engine.reserve(min(self.num_tokens + max_tokens, self.engine.capacity))
+
+    def generate(
+        self, sampler: Sampler, max_tokens: int, cancel: Event | None = None
+    ) -> Iterator[int]:
+        """
+        Yield the tokens of an answer until it stops or has ``max_tokens``.
+
+        The stop token is appended, not yielded. The caller ends the turn with `end_answer`,
+        also when it stops asking early. An answer also ends where the context does.
+
+        Raises
+        ------
+        InterruptedOperation
+            ``cancel`` was set while the prompt was computed.
+
+        """
+        room = self.engine.capacity - self.num_tokens - len(self._closing)
+        for _ in range(min(max_tokens, room)):
+            logits = self.compute(self._frontier, self.num_tokens, LogitRows.LAST, cancel)
+            token = sampler(logits[-1])
+            self._append(np.array([token], np.int32))
+            if token in self._stop_ids:
+                return
+            yield token
+
+    @property
+    def is_answer_ended(self) -> bool:
+        """Whether the last token is one that ends an answer."""
+        return self.num_tokens > 0 and int(self._tokens[-1]) in self._stop_ids
+
+    def end_answer(self, text: str, time_ms: int) -> Turn:
+        """Close the assistant's turn as the template does and return it."""
+        turn = Turn(role=Role.ASSISTANT, text=text, time_ms=time_ms)
+        closing = self._closing
+        self._append(closing[1:] if self.is_answer_ended else closing)
+        self.turns.append(turn)
+        self.turn_stops.append(self.num_tokens)
+        return turn
+
+    def compute(
+        self, start: int, stop: int, rows: LogitRows, cancel: Event | None = None
+    ) -> FloatArray:
+        """
+        Compute the positions [start, stop) from what is resident before them.
+
+        Returns
+        -------
+        FloatArray
+            Logits, shape (R, V), of the rows asked for.
+
+        """
+        is_sound = self._is_sound_before(start)
+        logits = self.engine.run(self._tokens[start:stop], start, rows=rows, cancel=cancel)
+        if is_sound:
+            self.provisional.remove(start, stop)
+        else:
+            self.provisional.add(start, stop)
+        self.bridged.remove(start, stop)
+        self._frontier = max(self._frontier, stop)
+        return logits
+
+    def repair(self, cancel: Event | None = None) -> Iterator[int]:
+        """
+        Compute what is not resident, and again what is provisional, in order.
+
+        Yields
+        ------
+        int
+            How many tokens have been computed since the last one; stopping early is safe.
+
+        """
+        for start, stop in self.unsound():
+            for left in range(start, stop, REPAIR_SLICE):
+                right = min(left + REPAIR_SLICE, stop)
+                self.compute(left, right, LogitRows.NONE, cancel)
+                yield right - left
+
+    def _is_sound_before(self, position: int) -> bool:
+        has_all = self.engine.resident.covers(0, position)
+        return has_all and next(self.provisional.overlap(0, position), None) is None
+
+    def _append(self, tokens: TokenArray, *, spare: int = 0) -> None:
+        room = self.engine.capacity - self.num_tokens - spare
+        if len(tokens) > room:
+            raise ContextFullError(
+                f'{len(tokens)} more tokens do not fit: the context holds '
+                f'{self.engine.capacity} and {self.num_tokens} are taken',
+                hint='shorten the prompt, or begin a new window',
+            )
+        self._tokens = np.concatenate([self._tokens, tokens.astype(np.int32)])
