@@ -1,0 +1,136 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A slow, obvious reader of the store's files, written from docs/format.md alone.
+
+It uses `struct` and NumPy and nothing of the package, trusts its input, and leaves checksums to
+the real reader, with which it must agree.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import struct
+
+import numpy as np
+
+
+def read_key(data: bytes) -> bytes:
+    assert data[:8] == bytes.fromhex('93 43 57 4D 4B 45 59 0A')
+    assert len(data) == 56
+    return data[16:48]
+
+
+def read_sections(data: bytes) -> dict[str, bytes]:
+    assert data[:8] == bytes.fromhex('93 43 57 4D 57 49 4E 0A')
+    version, count, reserved, size = struct.unpack('<HHIQ', data[8:24])
+    assert (version, reserved, size) == (0, 0, len(data))
+    position = 24 + 24 * count + 8
+    sections = {}
+    for index in range(count):
+        row = data[24 + 24 * index : 48 + 24 * index]
+        kind, _flags, length, _checksum = struct.unpack('<4sIQQ', row)
+        sections[kind.decode()] = data[position : position + length]
+        position += length
+        while position % 8:
+            assert data[position] == 0
+            position += 1
+    assert position == len(data)
+    return sections
+
+
+def read_manifest(data: bytes) -> dict[str, object]:
+    sections = read_sections(data)
+    head = sections['HEAD']
+    fields: dict[str, object] = {}
+    names = ('created_ms', 'updated_ms', 'revision')
+    fields.update(zip(names, struct.unpack('<3Q', head[:24]), strict=True))
+    fields['model'], fields['rendering'] = head[24:56], head[56:88]
+    fields['spec'] = struct.unpack('<4I', head[88:104])
+    chunk_tokens, num_tokens, num_chunks, reserved = struct.unpack('<4I', head[104:120])
+    fields['chunk_tokens'] = chunk_tokens
+    assert reserved == 0
+    start_turn, num_turns = struct.unpack('<2Q', head[120:136])
+    fields['segment_start_turn'], fields['num_turns'] = start_turn, num_turns
+    position = 144
+    lengths = struct.unpack('<3H', head[136:142])
+    for name, length in zip(('window', 'model_name', 'codec'), lengths, strict=True):
+        fields[name] = head[position : position + length].decode()
+        position += length
+    assert position == len(head)
+    fields['tokens'] = np.frombuffer(sections['TOKS'], dtype='<i4').tolist()
+    assert len(sections['TOKS']) == 4 * num_tokens
+    fields['turn_stops'] = np.frombuffer(sections['STOP'], dtype='<u4').tolist()
+    assert len(sections['STOP']) == 4 * (num_turns - start_turn)
+    assert len(sections['CHNK']) == 56 * num_chunks
+    rows = (sections['CHNK'][56 * row : 56 * row + 56] for row in range(num_chunks))
+    fields['chunks'] = [read_row(row) for row in rows]
+    pairs = np.frombuffer(sections.get('PROV', b''), dtype='<u4').reshape(-1, 2)
+    fields['provisional'] = [tuple(pair) for pair in pairs.tolist()]
+    fields['tags'] = read_tags(sections.get('TAGS', b''))
+    return fields
+
+
+def read_row(row: bytes) -> tuple[object, ...]:
+    start, stop, codec, payload_bytes, file_bytes, priority = struct.unpack('<II8sQQB', row[16:49])
+    assert row[49:] == bytes(7)
+    name = codec.rstrip(b'\0').decode()
+    return row[:16], start, stop, name, payload_bytes, file_bytes, priority
+
+
+def read_tags(data: bytes) -> list[str]:
+    tags = []
+    while data:
+        (length,) = struct.unpack('<H', data[:2])
+        tags.append(data[2 : 2 + length].decode())
+        data = data[2 + length :]
+    return tags
+
+
+def read_log(data: bytes) -> tuple[str, str, list[tuple[str, str, int]]]:
+    """Return window, window id, and (role, text, time_ms) of the turns of an untorn log."""
+    assert data[:8] == bytes.fromhex('93 43 57 4D 4C 4F 47 0A')
+    version, position = struct.unpack('<HH', data[8:12])
+    assert version == 0
+    window_id, window = data[16:32].hex(), data[32:96].rstrip(b'\0').decode()
+    turns = []
+    while position < len(data):
+        size, text_bytes, sequence, time_ms, role = struct.unpack('<IIQqB', data[position:][:25])
+        assert sequence == len(turns)
+        text = data[position + 32 :][:text_bytes].decode()
+        turns.append((('system', 'user', 'assistant')[role], text, time_ms))
+        position += size
+    return window, window_id, turns
+
+
+def read_chunk(data: bytes) -> dict[str, object]:
+    assert data[:8] == bytes.fromhex('93 43 57 4D 43 48 4B 0A')
+    version, reserved, num_tokens = struct.unpack('<HHI', data[8:16])
+    assert (version, reserved) == (0, 0)
+    start, stop, codec, payload_bytes = struct.unpack('<II8sQ', data[80:104])
+    position = 128 + 4 * num_tokens
+    tokens = np.frombuffer(data[128:position], dtype='<i4').tolist()
+    position += -position % 64
+    assert position + payload_bytes == len(data)
+    return {
+        'id': data[16:32],
+        'model': data[32:64],
+        'spec': struct.unpack('<4I', data[64:80]),
+        'start': start,
+        'stop': stop,
+        'codec': codec.rstrip(b'\0').decode(),
+        'tokens': tokens,
+        'payload': data[position:],
+    }
+
+
+def read_profile(folder: Path) -> dict[str, tuple[dict[str, object] | None, list[object]]]:
+    """Return the manifest (or None) and the turns of each window by name."""
+    found: dict[str, tuple[dict[str, object] | None, list[object]]] = {}
+    for path in (folder / 'windows').glob('*.log'):
+        window, window_id, turns = read_log(path.read_bytes())
+        assert path.stem == window_id
+        manifest_path = path.with_suffix('.cwm')
+        manifest = read_manifest(manifest_path.read_bytes()) if manifest_path.exists() else None
+        found[window] = (manifest, list(turns))
+    return found
