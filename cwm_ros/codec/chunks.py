@@ -171,6 +171,8 @@ def decode_chunk(
     layout = PayloadLayout.of(spec, num_tokens, codec)
     if out.shape != layout.shape or out.dtype not in (np.float32, np.float16):
         raise ConfigError(f'KV array is {out.dtype} {out.shape}, the payload {layout.shape}')
+    if not out.flags.writeable:
+        raise ConfigError('KV array is read-only')
     rows = rows_of(out)
     data = np.frombuffer(payload, dtype=np.uint8)
     entries = read_index(data, layout, source)

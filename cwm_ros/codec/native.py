@@ -11,6 +11,7 @@ Inner loops run over a slice from 0, which lets LLVM vectorise them.
 
 from __future__ import annotations
 
+from tempfile import TemporaryFile
 from typing import cast, TYPE_CHECKING, TypeVar
 
 from llvmlite import binding, ir  # type: ignore[import-untyped]
@@ -275,6 +276,8 @@ def numba_kernels(cache_dir: Path) -> Kernels:
     """
     if not has_half_conversion():
         raise ImportError('this CPU has no float16 conversion')
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=cache_dir).close()  # where it cannot write, numba chooses another folder
     settings = vars(numba.config)
     before, settings['CACHE_DIR'] = settings['CACHE_DIR'], str(cache_dir)
     try:

@@ -255,8 +255,8 @@ def read_index(payload: ByteArray, layout: PayloadLayout, path: Path) -> list[En
 
 def _check_header(payload: ByteArray, layout: PayloadLayout, path: Path) -> None:
     size = payload.nbytes
-    if size < layout.blocks_start:
-        raise FormatError(path, f'payload has {size} bytes, its head {layout.blocks_start}')
+    if size < HEADER.size:
+        raise FormatError(path, f'payload has {size} bytes, its header {HEADER.size}')
     header = Header._make(HEADER.unpack_from(payload.data))
     if header.magic != MAGIC:
         raise FormatError(path, f'magic is {header.magic!r}, not {MAGIC!r}')
@@ -264,6 +264,8 @@ def _check_header(payload: ByteArray, layout: PayloadLayout, path: Path) -> None
         raise FormatError(path, 'header fails its checksum')
     if header.version > VERSION:
         raise FormatTooNewError(path, f'version is {header.version}, known is {VERSION}')
+    if size < layout.blocks_start:
+        raise FormatError(path, f'payload has {size} bytes, its head {layout.blocks_start}')
     expected = layout.header()._replace(
         payload_bytes=size,
         scales_checksum=checksum(payload[layout.scales_start : layout.blocks_start]),
