@@ -119,25 +119,15 @@ def unlink(path: Path) -> bool:
 
 def make_folder(folder: Path) -> None:
     """Make a folder that only the owner may enter, and its parents."""
-    with translated(folder):
-        try:
-            info = os.lstat(folder)
-        except FileNotFoundError:
-            if folder.parent != folder:
-                _make_parent(folder.parent)
-            with suppress(FileExistsError):
-                os.mkdir(folder, mode=0o700)  # noqa: PTH102
-                sync_folder(folder.parent)
-            return
-        if not stat.S_ISDIR(info.st_mode):
-            raise FormatError(folder, 'is not a folder (symbolic links are not followed)')
-
-
-def _make_parent(folder: Path) -> None:
-    # Above the store a link is the owner's choice (a data partition); inside, make_folder has
-    # checked each level by itself before its children are made.
-    if not folder.is_dir():
-        make_folder(folder)
+    if check_folder(folder):
+        return
+    # Above the store a link is the owner's choice (a data partition); inside it, each level is
+    # made, and so checked, by itself.
+    if not folder.parent.is_dir():
+        make_folder(folder.parent)
+    with translated(folder), suppress(FileExistsError):
+        os.mkdir(folder, mode=0o700)  # noqa: PTH102
+        sync_folder(folder.parent)
 
 
 def write_file(path: Path, buffers: Sequence[Buffer], *, sync_parent: bool = True) -> int:
@@ -252,6 +242,27 @@ def read_file(path: Path, *, limit_bytes: int) -> bytes:
         data = bytearray(size)
         count = read_into(descriptor, path, [data])
         return bytes(data[:count])
+
+
+def exists(path: Path) -> bool:
+    """Say whether a plain file is there."""
+    try:
+        with translated(path):
+            return stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def check_folder(folder: Path) -> bool:
+    """Say whether a folder is there; what is something else is refused."""
+    try:
+        with translated(folder):
+            info = os.lstat(folder)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(info.st_mode):
+        raise FormatError(folder, 'is not a folder (symbolic links are not followed)')
+    return True
 
 
 def stamp(path: Path) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from cwm_ros.errors import ConfigError, FormatError, NotFoundError
 from cwm_ros.store import chunkfile, files, layout
 from cwm_ros.store.catalog import (
     check_pair,
+    GONE_SUFFIX,
     load_catalog,
     LOG_SUFFIX,
     MANIFEST_SUFFIX,
@@ -130,6 +131,8 @@ class ProfileReader:
         self._room = Room(settings, root, self._folder)
 
     def _load_key(self) -> None:
+        for folder in (self._folder, self._windows, self._chunks):
+            files.check_folder(folder)
         path = self._folder / 'key'
         try:
             self._key = layout.unpack_key(path, files.read_file(path, limit_bytes=4096))
@@ -190,7 +193,11 @@ class ProfileReader:
         if self._key is None:
             return False
         path = self._windows / layout.window_id(self._key, name)
-        return any(path.with_suffix(s).is_file() for s in (MANIFEST_SUFFIX, LOG_SUFFIX))
+        if files.exists(path.with_name(path.name + GONE_SUFFIX)):
+            return False
+        return any(
+            files.exists(path.with_name(path.name + s)) for s in (MANIFEST_SUFFIX, LOG_SUFFIX)
+        )
 
     def window(self, name: str) -> Window:
         """
@@ -228,7 +235,7 @@ class ProfileReader:
 
     def has_chunk(self, chunk_id: ChunkId, codec: str) -> bool:
         """Say whether a chunk is on the disk."""
-        return self.chunk_path(chunk_id, codec).is_file()
+        return files.exists(self.chunk_path(chunk_id, codec))
 
     def find_chunk(self, chunk_id: ChunkId, codec: str) -> ChunkEntry | None:
         """Return the table row of a chunk on the disk; None when absent or damaged."""
