@@ -267,7 +267,8 @@ def _unpack_blocks(
 ) -> Blocks:
     """Check every block and decompress those that are compressed."""
     packed = [entry for entry in entries if entry.compression == Compression.LZ4]
-    staging = scratch.staging(len(packed) * layout.block_bytes)
+    raw_bytes = layout.block_bytes
+    staging = scratch.staging(len(packed) * raw_bytes)
     places = np.zeros((len(entries), 2), dtype=np.int64)
     start, staged = layout.blocks_start, 0
     for block, entry in enumerate(entries):
@@ -276,10 +277,10 @@ def _unpack_blocks(
             raise FormatError(source, f'block {block} fails its checksum')
         places[block] = 0, start
         if entry.compression == Compression.LZ4:
-            if not decompress_lz4(stored, staging[staged : staged + layout.block_bytes]):
+            if not decompress_lz4(stored, staging[staged : staged + raw_bytes]):
                 raise FormatError(source, f'block {block}: LZ4 does not give its size')
             places[block] = 1, staged
-            staged += layout.block_bytes
+            staged += raw_bytes
         start += entry.stored_bytes
     return Blocks(payload=data, staging=staging, places=places)
 

@@ -46,6 +46,9 @@ HEADER_CHECKSUM = Struct('<Q')
 ENTRY = Struct('<IIQ')
 
 
+ITEMSIZES = (4, 2, 1)  # by codec id
+
+
 class CodecId(IntEnum):
     """Codec ids of the payload, stable and append-only; names are those of the settings."""
 
@@ -56,7 +59,7 @@ class CodecId(IntEnum):
     @property
     def itemsize(self) -> int:
         """Bytes of one code."""
-        return {CodecId.RAW: 4, CodecId.FP16: 2, CodecId.INT8: 1}[self]
+        return ITEMSIZES[self]
 
 
 def codec_named(name: str) -> CodecId:
@@ -245,8 +248,9 @@ def read_index(payload: ByteArray, layout: PayloadLayout, path: Path) -> list[En
     _check_header(payload, layout, path)
     table = payload[HEADER.size : layout.scales_start]
     entries = [Entry._make(fields) for fields in ENTRY.iter_unpack(table.data)]
+    raw_bytes = layout.block_bytes
     for block, entry in enumerate(entries):
-        _check_entry(entry, block, layout, path)
+        _check_entry(entry, block, raw_bytes, path)
     size = layout.blocks_start + sum(entry.stored_bytes for entry in entries)
     if size != payload.nbytes:
         raise FormatError(path, f'block sizes add up to {size} bytes, not {payload.nbytes}')
@@ -277,8 +281,8 @@ def _check_header(payload: ByteArray, layout: PayloadLayout, path: Path) -> None
             raise FormatError(path, f'{name} is {found}, expected {wanted}')
 
 
-def _check_entry(entry: Entry, block: int, layout: PayloadLayout, path: Path) -> None:
-    stored, raw = entry.stored_bytes, layout.block_bytes
+def _check_entry(entry: Entry, block: int, raw: int, path: Path) -> None:
+    stored = entry.stored_bytes
     if entry.compression == Compression.NONE:
         if stored != raw:
             raise FormatError(path, f'block {block}: stored size is {stored}, expected {raw}')
