@@ -17,7 +17,6 @@ The last layer is computed only for the logit rows: nothing else reads its outpu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,20 +32,12 @@ OPSETS = {'delta': 17, 'scatter': 24}
 INT64_MAX = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Queries:
-    """What varies between all rows and the logit rows only: mask, cosines and sines."""
-
-    mask: str
-    cos: str
-    sin: str
-
-
 class _Decoder:
     """Blocks that both formulations share."""
 
-    formulation: str
     position_dtype: str
+    cos: str
+    sin: str
 
     def __init__(self, writer: GraphWriter, spec: ModelSpec, weights: Weights) -> None:
         self.w = writer
@@ -60,21 +51,15 @@ class _Decoder:
         rows = w.input('logit_rows', 'int32', ['R'])
         positions = w.input('position_ids', self.position_dtype, [1, 'T'])
         mask = self.masks()
-        cos, sin = self._rotations(positions)
-        every = _Queries(mask=mask, cos=cos, sin=sin)
-        some = self._only_rows(every, rows)
+        cos, sin = rope_tables(spec.rope, spec.head_dim, spec.max_tokens)
+        self.cos = w.node('Gather', [w.constant('cos_table', cos), positions], 'cos')
+        self.sin = w.node('Gather', [w.constant('sin_table', sin), positions], 'sin')
         embedding = w.constant('embedding', self.weights.get('model.embed_tokens.weight'))
         hidden = w.node('Gather', [embedding, ids], 'hidden')
-        for layer in range(spec.num_layers):
-            is_last = layer == spec.num_layers - 1
-            hidden = self._block(
-                layer,
-                hidden,
-                every,
-                queries=some if is_last else every,
-                rows=rows if is_last else '',
-            )
-        self._head(hidden)
+        for layer in range(spec.num_layers - 1):
+            hidden = self._block(layer, hidden, mask)
+        mask = w.node('Gather', [mask, rows], 'mask_rows', {'axis': 2})
+        self._head(self._block(spec.num_layers - 1, hidden, mask, rows))
 
     def masks(self) -> str:
         """Declare the mask inputs and return the mask that has a row for each token."""
@@ -84,43 +69,24 @@ class _Decoder:
         """Return the RMS norm of ``x`` times ``weight``."""
         raise NotImplementedError
 
-    def rope(self, x: str, queries: _Queries, name: str) -> str:
-        """Rotate ``x`` [1, heads, rows, D]."""
+    def rope(self, x: str, name: str) -> str:
+        """Rotate ``x`` [1, heads, T, D]."""
         raise NotImplementedError
 
     def attend(self, layer: int, q: str, k: str, v: str, mask: str) -> str:
         """Return attention [1, heads, rows, D], and declare past and present."""
         raise NotImplementedError
 
-    def _rotations(self, positions: str) -> tuple[str, str]:
-        """Return cosines and sines [1, T, D / 2] of the positions."""
-        cos, sin = rope_tables(self.spec.rope, self.spec.head_dim, self.spec.max_tokens)
-        return (
-            self.w.node('Gather', [self.w.constant('cos_table', cos), positions], 'cos'),
-            self.w.node('Gather', [self.w.constant('sin_table', sin), positions], 'sin'),
-        )
-
-    def _only_rows(self, every: _Queries, rows: str) -> _Queries:
-        return _Queries(
-            mask=self.w.node('Gather', [every.mask, rows], 'mask_rows', {'axis': 2}),
-            cos=self.w.node('Gather', [every.cos, rows], 'cos_rows', {'axis': 1}),
-            sin=self.w.node('Gather', [every.sin, rows], 'sin_rows', {'axis': 1}),
-        )
-
-    def _block(
-        self, layer: int, hidden: str, every: _Queries, *, queries: _Queries, rows: str
-    ) -> str:
+    def _block(self, layer: int, hidden: str, mask: str, rows: str = '') -> str:
+        """Return the output of a layer, for ``rows`` only when they are given."""
         w, name = self.w, f'l{layer}'
         source = f'model.layers.{layer}.'
         normed = self.norm(hidden, f'{source}input_layernorm.weight', f'{name}/attn_norm')
         q, k, v = self._project_qkv(layer, normed)
         if rows:
-            q = w.node('Gather', [q, rows], f'{name}/q_rows', {'axis': 1})
+            q = w.node('Gather', [q, rows], f'{name}/q_rows', {'axis': 2})
             hidden = w.node('Gather', [hidden, rows], f'{name}/hidden_rows', {'axis': 1})
-        q = self.rope(self._split_heads(q, self.spec.num_heads), queries, f'{name}/q_rope')
-        k = self.rope(self._split_heads(k, self.spec.num_kv_heads), every, f'{name}/k_rope')
-        v = self._split_heads(v, self.spec.num_kv_heads)
-        mixed = self.attend(layer, q, k, v, queries.mask)
+        mixed = self.attend(layer, q, k, v, mask)
         mixed = w.node('Transpose', [mixed], f'{name}/mixed_t', {'perm': [0, 2, 1, 3]})
         mixed = w.node('Reshape', [mixed, w.ints(1, -1, self.spec.query_size)], f'{name}/mixed')
         out = self._linear(mixed, [f'{source}self_attn.o_proj'], f'{name}/o')
@@ -129,17 +95,19 @@ class _Decoder:
         return w.node('Add', [hidden, self._ffn(layer, normed)], f'{name}/out')
 
     def _project_qkv(self, layer: int, x: str) -> tuple[str, str, str]:
-        source, name = f'model.layers.{layer}.self_attn.', f'l{layer}'
+        """Return q and k after RoPE, and v, each [1, heads, T, D], with as few nodes as can be."""
+        w, spec, name = self.w, self.spec, f'l{layer}'
+        source = f'model.layers.{layer}.self_attn.'
         joint = self._linear(x, [f'{source}{p}_proj' for p in 'qkv'], f'{name}/qkv')
-        outputs = (f'{name}/q', f'{name}/k', f'{name}/v')
-        sizes = self.w.ints(self.spec.query_size, self.spec.kv_size, self.spec.kv_size)
-        self.w.nodes('Split', [joint, sizes], outputs, {'axis': -1})
-        return outputs
-
-    def _split_heads(self, x: str, num_heads: int) -> str:
-        shape = self.w.ints(1, -1, num_heads, self.spec.head_dim)
-        heads = self.w.node('Reshape', [x, shape], f'{x}_heads')
-        return self.w.node('Transpose', [heads], f'{x}_t', {'perm': [0, 2, 1, 3]})
+        num_turned = spec.num_heads + spec.num_kv_heads
+        shape = w.ints(1, -1, num_turned + spec.num_kv_heads, spec.head_dim)
+        heads = w.node('Reshape', [joint, shape], f'{name}/heads')
+        heads = w.node('Transpose', [heads], f'{name}/heads_t', {'perm': [0, 2, 1, 3]})
+        q, k, qk, v = f'{name}/q', f'{name}/k', f'{name}/qk', f'{name}/v'
+        w.nodes('Split', [heads, w.ints(num_turned, spec.num_kv_heads)], [qk, v], {'axis': 1})
+        turned = self.rope(qk, f'{name}/rope')
+        w.nodes('Split', [turned, w.ints(spec.num_heads, spec.num_kv_heads)], [q, k], {'axis': 1})
+        return q, k, v
 
     def _ffn(self, layer: int, x: str) -> str:
         source, name, w = f'model.layers.{layer}.mlp.', f'l{layer}', self.w
@@ -193,7 +161,6 @@ class _Decoder:
 class ScatterDecoder(_Decoder):
     """The cache is updated in place; attention is one operator."""
 
-    formulation = 'scatter'
     position_dtype = 'int64'
 
     def masks(self) -> str:
@@ -204,8 +171,8 @@ class ScatterDecoder(_Decoder):
         attributes = {'epsilon': self.spec.norm_eps, 'axis': -1}
         return self.w.node('RMSNormalization', [x, self.weight(weight)], name, attributes)
 
-    def rope(self, x: str, queries: _Queries, name: str) -> str:
-        return self.w.node('RotaryEmbedding', [x, queries.cos, queries.sin], name)
+    def rope(self, x: str, name: str) -> str:
+        return self.w.node('RotaryEmbedding', [x, self.cos, self.sin], name)
 
     def attend(self, layer: int, q: str, k: str, v: str, mask: str) -> str:
         past_key, past_value = self.past(layer)
@@ -223,7 +190,6 @@ class ScatterDecoder(_Decoder):
 class DeltaDecoder(_Decoder):
     """The cache is only read; primitives that every runtime since 2022 has."""
 
-    formulation = 'delta'
     position_dtype = 'int32'
 
     def masks(self) -> str:
@@ -242,33 +208,34 @@ class DeltaDecoder(_Decoder):
         unit = w.node('Div', [x, root], f'{name}/unit')
         return w.node('Mul', [unit, self.weight(weight)], name)
 
-    def rope(self, x: str, queries: _Queries, name: str) -> str:
+    def rope(self, x: str, name: str) -> str:
         w, half = self.w, self.spec.head_dim // 2
+        cos, sin = (
+            self._once('Unsqueeze', [t, w.ints(1)], f'{t}_heads') for t in (self.cos, self.sin)
+        )
         low, high = f'{name}/low', f'{name}/high'
         w.nodes('Split', [x, w.ints(half, half)], [low, high], {'axis': -1})
+        products = {
+            (part, table): w.node('Mul', [part, table], f'{part}_{table}')
+            for part in (low, high)
+            for table in (cos, sin)
+        }
+        turned = [
+            w.node('Sub', [products[low, cos], products[high, sin]], f'{name}/low_t'),
+            w.node('Add', [products[high, cos], products[low, sin]], f'{name}/high_t'),
+        ]
+        return w.node('Concat', turned, name, {'axis': -1})
 
-        def product(part: str, table: str) -> str:
-            return w.node('Mul', [part, self._over_heads(table)], f'{part}_{table}')
-
-        cos, sin = queries.cos, queries.sin
-        turned_low = w.node('Sub', [product(low, cos), product(high, sin)], f'{name}/low_t')
-        turned_high = w.node('Add', [product(high, cos), product(low, sin)], f'{name}/high_t')
-        return w.node('Concat', [turned_low, turned_high], name, {'axis': -1})
-
-    def _over_heads(self, table: str) -> str:
-        """Return ``table`` [1, rows, D / 2] as [1, 1, rows, D / 2]; added once for each table."""
-        name = f'{table}_heads'
-        if not self.w.has(name):
-            self.w.node('Unsqueeze', [table, self.w.ints(1)], name)
-        return name
+    def _once(
+        self, op: str, inputs: list[str], name: str, attributes: dict[str, int] | None = None
+    ) -> str:
+        """Add a node that all layers share, when the first of them asks."""
+        return name if self.w.has(name) else self.w.node(op, inputs, name, attributes)
 
     def _tiled(self, mask: str) -> str:
         """Repeat ``mask`` for the query heads of a group, which lie behind one another."""
-        name = f'{mask}_tiled'
-        if not self.w.has(name):
-            group = self.spec.num_heads // self.spec.num_kv_heads
-            self.w.node('Concat', [mask] * group, name, {'axis': 2})
-        return name
+        group = self.spec.num_heads // self.spec.num_kv_heads
+        return self._once('Concat', [mask] * group, f'{mask}_tiled', {'axis': 2})
 
     def attend(self, layer: int, q: str, k: str, v: str, mask: str) -> str:
         w, spec, name = self.w, self.spec, f'l{layer}'
