@@ -46,10 +46,14 @@ def random_model(folder: Path, *, shard: str = '5GB', **config: object) -> Llama
         is_norm = parameter.ndim == 1
         std = 0.1 if is_norm else 1.5 * parameter.shape[1] ** -0.5
         torch.nn.init.normal_(parameter, mean=float(is_norm), std=std)
-    model = model.half().float()
-    model.save_pretrained(folder, max_shard_size=shard)
+    model.half().save_pretrained(folder, max_shard_size=shard)
     write_tokenizer(folder)
-    return model
+    return load_model(folder)
+
+
+def load_model(folder: Path) -> LlamaForCausalLM:
+    """Open a checkpoint for float32; only so are its RoPE buffers float32 as well."""
+    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -90,9 +94,7 @@ def logits_of(
 def write_golden() -> None:
     """Write the golden checkpoint and its logits; files are added, never changed."""
     folder = GOLDEN / 'tiny'
-    model = random_model(folder, dtype='float32')
-    model.half().save_pretrained(folder)
-    model = model.float()
+    model = random_model(folder)
     tokens = np.random.default_rng(1).integers(0, TINY['vocab_size'], 48).astype(np.int32)
     causal = np.tri(len(tokens), dtype=np.bool_)
     holes = causal.copy()
