@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 CHUNK_TOKENS = (128, 256, 512)
 CODECS = ('raw', 'fp16', 'int8')
+LOSSLESS_CODEC = 'raw'
 COMPRESSIONS = ('none', 'lz4')
 ENGINES = ('onnxruntime',)
 FORMULATIONS = ('auto', 'scatter', 'delta')
+LOADER_SURPRISES = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What PyYAML raises beside its own errors: for "!!int x", 2026-13-45, thousands of brackets."""
 
 
 def default_store_root() -> Path:
@@ -240,7 +243,7 @@ def load_settings(path: Path) -> Settings:
     """
     try:
         document = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+    except (OSError, yaml.YAMLError, *LOADER_SURPRISES) as exc:
         raise ConfigError(
             f'{path}: cannot be read: {exc}', hint='see config/default.yaml'
         ) from exc
@@ -290,9 +293,18 @@ def _build_group(path: Path, name: str, kind: type[Group], values: object) -> Gr
 
 def _convert(path: Path, name: str, value: object, kind: type) -> object:
     if kind is Path and isinstance(value, str):
-        return Path(value).expanduser()
+        return _to_path(path, name, value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
         raise ConfigError(f'{path}: {name} is {value!r}', hint=f'use a {kind.__name__}')
     return value
+
+
+def _to_path(path: Path, name: str, value: str) -> Path:
+    if not value or '\0' in value:
+        raise ConfigError(f'{path}: {name} is {value!r}', hint='name a folder, or leave it out')
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as exc:
+        raise ConfigError(f'{path}: {name} is {value!r}: {exc}', hint='use a full path') from exc

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from cwm_ros.answer import Answer, Delta, Request, Speaker, wait_for
 from cwm_ros.codec import KernelLoader
 from cwm_ros.engine import open_engine
-from cwm_ros.errors import ConfigError, EngineError, ExistsError
+from cwm_ros.errors import ConfigError, CwmError, EngineError, ExistsError, ModelError
 from cwm_ros.freeze import Freeze, FreezeProgress
 from cwm_ros.kv import Role, Turn
 from cwm_ros.model import build_graph, Checkpoint, find_model, IncrementalDecoder
 from cwm_ros.plan import plan_thaw
-from cwm_ros.session import Session
 from cwm_ros.restore import ChunkReader, restore_session
+from cwm_ros.session import Session
 from cwm_ros.store import Store
 from cwm_ros.thaw import Thaw, ThawProgress
 
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from cwm_ros.config import Settings
     from cwm_ros.store import ChunkEntry, Window
 
-DEFAULT_SYSTEM_PROMPT = 'You are the voice assistant of this car.'
+DEFAULT_SYSTEM_PROMPT = (
+    'You are the assistant of this vehicle. You remember what people tell you. '
+    'You answer in short sentences.'
+)
 
 
 class Manager:
@@ -102,7 +105,6 @@ class Manager:
                 )
             )
             self._open = opening.pop_all()
-        self.kernels.start()
 
     def __enter__(self) -> Self:
         return self
@@ -117,8 +119,10 @@ class Manager:
 
     def close(self) -> None:
         """Leave the window, then close engine and store; nothing is frozen."""
-        self.leave()
-        self._open.close()
+        try:
+            self.leave()
+        finally:
+            self._open.close()
 
     # --- windows ------------------------------------------------------------------------------
 
@@ -129,9 +133,16 @@ class Manager:
             raise EngineError('no window is open', hint='create or open one first')
         return self._session
 
-    def create(self, name: str) -> None:
+    def create(self, name: str, system_prompt: str = '') -> None:
         """
-        Begin a new window with the system prompt, its first turn, durable on return.
+        Begin a new window with a system prompt, its first turn, durable on return.
+
+        Parameters
+        ----------
+        name
+            Of the window.
+        system_prompt
+            What the assistant is told first; empty means as the settings say.
 
         Raises
         ------
@@ -141,7 +152,8 @@ class Manager:
         """
         if self.store.has_window(name):
             raise ExistsError(f'window {name!r} exists', hint='open it, or delete it first')
-        system = Turn(role=Role.SYSTEM, text=self._system_prompt(), time_ms=self._wall_ms())
+        text = system_prompt or self._system_prompt()
+        system = Turn(role=Role.SYSTEM, text=text, time_ms=self._wall_ms())
         self._begin(name, Session(self.engine, self.checkpoint.chat, self.checkpoint.stop_ids))
         self.add_turns([system])
 
@@ -173,17 +185,31 @@ class Manager:
         self.time_to_header_s = header_s
         self._entries = entries
         self._tags = window.manifest.tags if window.manifest else ()
-        self.thaw = self._begin_thaw(window, session, entries, began)
-        for turn in window.turns[len(session.turns) :]:
-            session.add_turn(turn)
+        try:
+            self.thaw = self._begin_thaw(window, session, entries, began)
+            for turn in window.turns[len(session.turns) :]:
+                session.add_turn(turn)
+        except BaseException:
+            self.leave()  # half of its turns would be worse than none
+            raise
         return self.thaw
+
+    def warm_up(self) -> None:
+        """
+        Load compiled codec kernels in the background; for shells that live long.
+
+        It takes a second of a core, which the first thaw and answer should not have to share;
+        until it is done NumPy serves. Call it once, when the first window is there.
+        """
+        self.kernels.start()
 
     def leave(self) -> None:
         """End the thaw in flight and forget the live conversation; what is committed stays."""
-        if self.thaw is not None:
-            self.thaw.close()
+        thaw = self.thaw
         self.window, self.thaw, self._session = '', None, None
         self._entries, self._tags = (), ()
+        if thaw is not None:
+            thaw.close()
 
     def _begin(self, name: str, session: Session) -> None:
         self.leave()
@@ -239,18 +265,27 @@ class Manager:
         ------
         ContextFullError
             A turn does not fit; those before it are committed.
+        StorageError
+            They cannot be made durable; the conversation is as before.
 
         """
-        added: list[Turn] = []
+        num_turns, num_tokens = len(self.session.turns), self.session.num_tokens
         try:
-            num_tokens = 0
             for turn in turns:
-                num_tokens += self.session.add_turn(turn)
-                added.append(turn)
-            return num_tokens
+                self.session.add_turn(turn)
         finally:
-            if added:
-                self.store.commit_turns(self.window, added)
+            self._commit(or_keep=num_turns)
+        return self.session.num_tokens - num_tokens
+
+    def _commit(self, *, or_keep: int) -> None:
+        """Make all turns durable, or forget those behind the first ``or_keep``."""
+        try:
+            # The store knows what is durable; an earlier failure may have left a turn behind.
+            num_durable = self.store.commit_turns(self.window, [])
+            self.store.commit_turns(self.window, self.session.turns[num_durable:])
+        except CwmError:
+            self.session.take_back(or_keep)
+            raise
 
     def catch_up(self, cancel: Event | None = None) -> Iterator[int]:
         """
@@ -280,14 +315,16 @@ class Manager:
         ------
         ContextFullError
             The prompt does not fit; nothing has changed.
+        StorageError
+            The prompt cannot be made durable; nothing has changed. Or the answer cannot: then it
+            is committed with the next turn.
 
         """
         request = replace(
             request, max_tokens=request.max_tokens or self.settings.assistant.max_tokens
         )
         began, start = self._clock(), self.session.num_tokens
-        turn = Turn(role=Role.USER, text=request.text, time_ms=self._wall_ms())
-        self.add_turns([turn])
+        self._add_prompt(Turn(role=Role.USER, text=request.text, time_ms=self._wall_ms()))
         if self.thaw is not None:
             self.thaw.prioritize(self.session.tokens[start:], self.settings.thaw.relevant_chunks)
             yield from wait_for(self.thaw, request.when, cancel)
@@ -295,6 +332,25 @@ class Manager:
             self.thaw.settle()
         self.session.begin_answer(request.max_tokens)
         yield from self._answer(request, self.session.num_tokens - start, began, cancel)
+
+    def _add_prompt(self, turn: Turn) -> None:
+        session = self.session
+        num_turns = len(session.turns)
+        try:
+            try:
+                session.add_turn(turn)
+            except ModelError:
+                if not num_turns or session.turns[-1].role is not Role.USER:
+                    raise
+                # The last prompt was cut off before its answer, and the template wants one.
+                silence = Turn(role=Role.ASSISTANT, text='', time_ms=turn.time_ms)
+                session.add_turn(silence)
+                session.add_turn(turn)
+            session.check_answer_fits()
+        except CwmError:
+            session.take_back(num_turns)
+            raise
+        self._commit(or_keep=num_turns)
 
     def _answer(
         self, request: Request, prompt_tokens: int, began: float, cancel: Event | None
@@ -310,7 +366,7 @@ class Manager:
                     yield self.thaw.progress()
         finally:
             said = session.end_answer(speaker.text.strip(), self._wall_ms())
-            self.store.commit_turns(self.window, [said])
+            self._commit(or_keep=len(session.turns))
         yield Answer(
             text=said.text,
             finish_reason=speaker.finish_reason,
@@ -335,6 +391,10 @@ class Manager:
         """
         if self.thaw is not None:
             self.thaw.settle()
+            for entry in self.thaw.damaged:
+                self.store.discard_chunk(entry)
+            self.thaw.damaged.clear()
+        self._commit(or_keep=len(self.session.turns))
         freeze = Freeze(
             self.store,
             self.session,

@@ -20,12 +20,13 @@ from cwm_ros.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cwm_ros.codec.kernels import Kernels
     from cwm_ros.engine import Engine
     from cwm_ros.model import ChatRenderer
     from cwm_ros.plan import ThawStep
-    from cwm_ros.store import ChunkEntry, Store, Window
+    from cwm_ros.store import ChunkEntry, ChunkHeader, Store, Window
 
 
 def restore_session(
@@ -131,4 +132,36 @@ class ChunkReader:
             out=self._engine.import_view(step.start, step.stop),
             scratch=self._buffers.scratch,
             source=source,
+        )
+
+
+class PayloadCheck:
+    """Decodes payloads to see whether they can be; for `Store.verify`, from one thread."""
+
+    def __init__(self) -> None:
+        self._scratch = Scratch()
+        self._out = np.empty((0, 0, 0, 0, 0), np.float32)
+
+    def __call__(self, header: ChunkHeader, payload: memoryview, path: Path) -> None:
+        """
+        Decode one payload.
+
+        Raises
+        ------
+        FormatError
+            It is damaged, or not what the chunk's header says.
+
+        """
+        num_tokens = header.stop - header.start
+        shape = header.spec.shape(num_tokens)
+        if self._out.shape != shape:
+            self._out = np.empty(shape, np.float32)
+        decode_chunk(
+            payload,
+            spec=header.spec,
+            num_tokens=num_tokens,
+            codec=codec_named(header.codec),
+            out=self._out,
+            scratch=self._scratch,
+            source=path,
         )

@@ -4,21 +4,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 import click
 
 from cwm_ros.answer import Answer, Delta, Request, When
-from cwm_ros.bench.conversation import read_conversation
-from cwm_ros.bench.story import say_timed
+from cwm_ros.bench.timing import say_timed
+from cwm_ros.cli.conversation import read_conversation
 from cwm_ros.cli.picture import show_bar, thaw_line
 from cwm_ros.errors import CwmError
 from cwm_ros.manager import Manager
-from cwm_ros.thaw import ThawProgress
 
 if TYPE_CHECKING:
     from cwm_ros.cli.app import Options
@@ -90,11 +87,15 @@ def ingest_command(options: Options, *, file: Path, window: str) -> None:
         with show_bar('computing', total) as update:
             for left in manager.catch_up():
                 update(total - left)
-        for progress in manager.freeze():
-            written = progress.bytes_written
+        *_, progress = manager.freeze()
     options.show(
-        {'window': window, 'turns': len(turns), 'tokens': total, 'bytes_written': written},
-        f'{window}: {len(turns)} turns, {total} tokens, {written} bytes written',
+        {
+            'window': window,
+            'turns': len(turns),
+            'tokens': total,
+            'bytes_written': progress.bytes_written,
+        },
+        f'{window}: {len(turns)} turns, {total} tokens, {progress.bytes_written} bytes written',
     )
 
 
@@ -105,12 +106,12 @@ def chat_command(options: Options, *, window: str) -> None:
     """Talk; /freeze, /thaw, /status and /quit are commands, and quitting freezes."""
     with Manager(options.settings, profile=options.profile) as manager:
         open_or_create(manager, window)
+        for _ in manager.catch_up():
+            pass
+        manager.warm_up()
         click.echo(f'{window}: {manager.session.fidelity}; /quit ends')
-        for line in iter(lambda: _read_line(), '/quit'):
-            try:
-                _obey(manager, line)
-            except CwmError as exc:
-                click.echo(f'cwm: {exc.code.name}: {exc}', err=True)
+        for line in iter(_read_line, '/quit'):
+            _obey(manager, line)
         _freeze(manager)
 
 
@@ -122,6 +123,13 @@ def _read_line() -> str:
 
 
 def _obey(manager: Manager, line: str) -> None:
+    try:
+        _run_line(manager, line)
+    except CwmError as exc:
+        click.echo(f'cwm: {exc.code.name}: {exc}', err=True)
+
+
+def _run_line(manager: Manager, line: str) -> None:
     if line == '/freeze':
         _freeze(manager)
     elif line == '/thaw':
@@ -139,8 +147,7 @@ def _obey(manager: Manager, line: str) -> None:
 def _freeze(manager: Manager) -> None:
     for _ in manager.catch_up():
         pass
-    for progress in manager.freeze():
-        pass
+    *_, progress = manager.freeze()
     click.echo(
         f'frozen: {progress.chunks_done} chunks, {progress.chunks_reused} of them reused, '
         f'{progress.bytes_written} bytes written'
@@ -155,19 +162,11 @@ def _show_thaw(manager: Manager) -> None:
 
 def _answer(manager: Manager, line: str) -> None:
     """Answer one line; Ctrl-C ends the answer, not the conversation."""
-    cancel = threading.Event()
-    with closing(manager.say(Request(text=line), cancel)) as events:
-        while True:
-            try:
-                event = next(events)
-            except KeyboardInterrupt:
-                cancel.set()
-                continue
+    try:
+        for event in manager.say(Request(text=line)):
             if isinstance(event, Delta):
                 click.echo(event.text, nl=False)
             elif isinstance(event, Answer):
-                note = f'  [{event.fidelity}]' if event.is_provisional else ''
-                click.echo(note)
-                return
-            elif isinstance(event, ThawProgress):
-                continue
+                click.echo(f'  [{event.fidelity}]' if event.is_provisional else '')
+    except KeyboardInterrupt:
+        click.echo(' ...')

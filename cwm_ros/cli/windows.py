@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cwm_ros.cli.app import EXIT_CODE_BASE
 from cwm_ros.cli.picture import table
+from cwm_ros.config import LOSSLESS_CODEC
 from cwm_ros.errors import ErrorCode
+from cwm_ros.restore import PayloadCheck
 from cwm_ros.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cwm_ros.cli.app import Options
-    from cwm_ros.store import WindowInfo
+    from cwm_ros.store import Window, WindowInfo
 
 MIB = 1 << 20
 
@@ -51,3 +54,80 @@ def list_command(options: Options) -> None:
         {'windows': [asdict(window) for window in windows]},
         table(headings, rows) if rows else 'no windows',
     )
+
+
+@click.command('show')
+@click.argument('window')
+@click.option('--turns', is_flag=True, help='Print what was said.')
+@click.pass_obj
+def show_command(options: Options, *, window: str, turns: bool) -> None:
+    """Show WINDOW: its size, fidelity and model."""
+    with open_store(options, writable=False) as store:
+        found = store.window(window)
+        info = next(info for info in store.windows() if info.name == window)
+    values = describe(info, found)
+    lines = [f'{name:>18}  {value}' for name, value in values.items()]
+    if turns:
+        values['conversation'] = [{'role': t.role.value, 'text': t.text} for t in found.turns]
+        lines += [f'{turn.role.value:>9}: {turn.text}' for turn in found.turns]
+    options.show(values, '\n'.join(lines))
+
+
+def describe(info: WindowInfo, window: Window) -> dict[str, object]:
+    """Return what ``cwm show`` says of a window."""
+    manifest = window.manifest
+    codecs = sorted({entry.codec for entry in manifest.chunks}) if manifest else []
+    provisional = sum(stop - start for start, stop in manifest.provisional) if manifest else 0
+    lossy = [codec for codec in codecs if codec != LOSSLESS_CODEC]
+    return {
+        'name': info.name,
+        'tokens': info.tokens,
+        'turns': info.turns,
+        'chunks': info.chunks,
+        'chunks_present': info.chunks_present,
+        'bytes': info.bytes,
+        'fidelity': f'LOSSY({lossy[0]})' if lossy else 'EXACT',
+        'provisional_tokens': provisional,
+        'uncomputed_turns': info.turns - (manifest.num_turns if manifest else 0),
+        'pinned': info.is_pinned,
+        'model': info.model,
+        'revision': info.revision,
+        'updated_ms': info.updated_ms,
+    }
+
+
+@click.command('delete')
+@click.argument('window')
+@click.pass_obj
+def delete_command(options: Options, *, window: str) -> None:
+    """Delete WINDOW and the chunks that no other window shares."""
+    with open_store(options, writable=True) as store:
+        store.delete_window(window)
+    options.show({'deleted': window}, f'{window} is deleted')
+
+
+@click.command('verify')
+@click.argument('window', required=False)
+@click.pass_obj
+def verify_command(options: Options, *, window: str | None) -> None:
+    """Read every byte of WINDOW, or of all windows, and check it."""
+    with open_store(options, writable=False) as store:
+        report = store.verify(window, PayloadCheck())
+    values = {**asdict(report), 'ok': report.ok}
+    text = (
+        f'{"ok" if report.ok else "DAMAGED"}: {report.windows} windows, {report.turns} turns, '
+        f'{report.chunks} chunks, {report.bytes} bytes, {report.missing_chunks} chunks evicted'
+    )
+    options.show(values, '\n'.join([text, *report.problems]))
+    if not report.ok:
+        raise SystemExit(EXIT_CODE_BASE + ErrorCode.CORRUPT)
+
+
+@click.command('storage')
+@click.pass_obj
+def storage_command(options: Options) -> None:
+    """Report room and wear."""
+    with open_store(options, writable=False) as store:
+        report = store.storage()
+    values = asdict(report)
+    options.show(values, '\n'.join(f'{name:>20}  {value}' for name, value in values.items()))
