@@ -9,10 +9,13 @@ the real reader, with which it must agree.
 
 from __future__ import annotations
 
-from pathlib import Path
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def read_key(data: bytes) -> bytes:
@@ -93,7 +96,7 @@ def read_log(data: bytes) -> tuple[str, str, list[tuple[str, str, int]]]:
     version, position = struct.unpack('<HH', data[8:12])
     assert version == 0
     window_id, window = data[16:32].hex(), data[32:96].rstrip(b'\0').decode()
-    turns = []
+    turns: list[tuple[str, str, int]] = []
     while position < len(data):
         size, text_bytes, sequence, time_ms, role = struct.unpack('<IIQqB', data[position:][:25])
         assert sequence == len(turns)

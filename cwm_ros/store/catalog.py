@@ -17,7 +17,7 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING
 
-from cwm_ros.errors import CwmError, FormatError
+from cwm_ros.errors import CwmError, FormatError, FormatTooNewError
 from cwm_ros.store import files, layout
 from cwm_ros.store.manifest import Manifest, unpack_manifest
 from cwm_ros.store.turnlog import TurnLog, unpack_log
@@ -54,6 +54,8 @@ class WindowRecord:
         File names of the chunk table.
     problem
         Why the window cannot be read; empty when it can.
+    is_log_whole
+        Whether the turns are all there, so that a damaged manifest can be made anew from them.
 
     """
 
@@ -70,6 +72,7 @@ class WindowRecord:
     revision: int = 0
     chunks: tuple[str, ...] = ()
     problem: str = ''
+    is_log_whole: bool = True
 
     @property
     def own_bytes(self) -> int:
@@ -131,6 +134,7 @@ def scan_window(folder: Path, window_id: str) -> WindowRecord:
         log = read_log(folder, window_id)
     except CwmError as exc:
         problems.append(str(exc))
+        record = replace(record, is_log_whole=False)
     if log:
         record = replace(
             record, name=log.window, log_turns=len(log.turns), log_bytes=log.valid_bytes
@@ -139,8 +143,13 @@ def scan_window(folder: Path, window_id: str) -> WindowRecord:
         manifest = read_manifest(folder, window_id)
         if manifest:
             record = with_manifest(record, manifest)
+            is_whole = log is not None and len(log.turns) >= manifest.num_turns
+            record = replace(record, is_log_whole=is_whole)
             if not problems:
                 check_pair(folder, window_id, manifest, log)
+    except FormatTooNewError as exc:
+        problems.append(str(exc))
+        record = replace(record, is_log_whole=False)
     except CwmError as exc:
         problems.append(str(exc))
     for problem in problems:
@@ -160,6 +169,7 @@ def with_manifest(record: WindowRecord, manifest: Manifest) -> WindowRecord:
         updated_ms=manifest.updated_ms,
         revision=manifest.revision,
         chunks=tuple(entry.file_name for entry in manifest.chunks),
+        problem='',
     )
 
 

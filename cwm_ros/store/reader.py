@@ -169,7 +169,7 @@ class ProfileReader:
         known = self._records or load_catalog(self._folder / 'catalog.sqlite')
         self._records = scan_windows(self._windows, known)
         self._sizes = files.list_sizes(self._chunks)
-        self._state = load_state(self._folder / 'state.sqlite')
+        self._state = load_state(self._folder / 'state.sqlite', writable=False)
 
     def _info(self, window_id: str, record: WindowRecord) -> WindowInfo:
         present = [self._sizes[name] for name in record.chunks if name in self._sizes]
@@ -232,6 +232,13 @@ class ProfileReader:
         if found != name:
             raise FormatError(self._windows / window_id, f'is of window {found!r}, not {name!r}')
         return Window(name=name, manifest=manifest, turns=log.turns if log else ())
+
+    def turns(self, name: str) -> tuple[Turn, ...]:
+        """Return the turns of a window, whatever has become of its manifest."""
+        if not self.has_window(name):
+            raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
+        log = read_log(self._windows, layout.window_id(self.key, name))
+        return log.turns if log else ()
 
     def has_chunk(self, chunk_id: ChunkId, codec: str) -> bool:
         """Say whether a chunk is on the disk."""

@@ -77,15 +77,18 @@ class State:
         self.is_dirty = True
 
 
-def load_state(path: Path) -> State:
+def load_state(path: Path, *, writable: bool) -> State:
     """
     Read the state; a missing one is empty.
 
-    A damaged one is empty too (windows do not depend on it), and the log says so.
+    A damaged one is empty too (windows do not depend on it), and the log says so. Only a writer
+    can read it right after another was killed while storing it, for that has to be undone first.
     """
     try:
         files.stamp(path)
-        with closing(sqlite3.connect(f'{path.as_uri()}?mode=ro', uri=True)) as db:
+        with closing(
+            sqlite3.connect(f'{path.as_uri()}?mode={"rw" if writable else "ro"}', uri=True)
+        ) as db:
             rows = db.execute('SELECT id, last_use, is_pinned FROM windows').fetchall()
             written = db.execute('SELECT day, bytes FROM written').fetchall()
     except FileNotFoundError:

@@ -113,7 +113,7 @@ class Store(ProfileReader):
             self._key = os.urandom(layout.KEY_BYTES)
             files.write_file(self._folder / 'key', [layout.pack_key(self._key)])
         finish_deletions(self._windows)
-        self._state = load_state(self._folder / 'state.sqlite')
+        self._state = load_state(self._folder / 'state.sqlite', writable=True)
         self._sizes = files.list_sizes(self._chunks)
         known = load_catalog(self._folder / 'catalog.sqlite')
         self._records = scan_windows(self._windows, known)
@@ -136,21 +136,22 @@ class Store(ProfileReader):
         if self._records != known:
             save_catalog(self._folder / 'catalog.sqlite', self._records)
 
-    def _record_to_write(self, name: str) -> tuple[str, WindowRecord]:
-        """Return id and record of a window that may be written: it is whole, or new."""
+    def _need_writable(self) -> None:
         if not self._is_writable:
             raise ReadOnlyError(f'{self._folder}: was opened for reading')
+
+    def _record_to_write(self, name: str) -> tuple[str, WindowRecord]:
+        """Return id and record of a window that may be written: new, or its turns are whole."""
+        self._need_writable()
         window_id = layout.window_id(self.key, name)
         record = self._records.get(window_id, WindowRecord())
-        if record.problem:
+        if record.problem and not record.is_log_whole:
             raise FormatError(
                 self._windows / window_id,
                 f'window {name!r} cannot be read, so it is not written: {record.problem}',
                 hint='restore its files from a backup, or delete the window',
             )
         return window_id, record
-
-    # --- room ---------------------------------------------------------------------------------
 
     def reserve_room(self, num_bytes: int) -> None:
         """
@@ -175,15 +176,12 @@ class Store(ProfileReader):
     def collect_garbage(self) -> int:
         """Remove the chunks that no window needs; return the bytes won."""
         with self._mutex:
-            if not self._is_writable:
-                raise ReadOnlyError(f'{self._folder}: was opened for reading')
+            self._need_writable()
             return self._collect()
 
     def _collect(self) -> int:
         names = unreferenced(self._records, self._sizes, keep=self._fresh)
         return remove_chunks(self._chunks, names, self._sizes)
-
-    # --- writing ------------------------------------------------------------------------------
 
     def commit_turns(self, window: str, turns: Sequence[Turn]) -> int:
         """
@@ -254,8 +252,7 @@ class Store(ProfileReader):
             For the returned table row.
 
         """
-        if not self._is_writable:
-            raise ReadOnlyError(f'{self._folder}: was opened for reading')
+        self._need_writable()
         payload = memoryview(payload).cast('B')
         prefix = chunkfile.pack_prefix(header, tokens, payload)
         num_bytes = len(prefix) + len(payload)
@@ -281,8 +278,7 @@ class Store(ProfileReader):
 
     def discard_chunk(self, entry: ChunkEntry) -> bool:
         """Remove a chunk that proved damaged, so that it is written again; say if it was there."""
-        if not self._is_writable:
-            raise ReadOnlyError(f'{self._folder}: was opened for reading')
+        self._need_writable()
         with self._mutex:
             self._sizes.pop(entry.file_name, None)
             self._fresh.discard(entry.file_name)
@@ -354,8 +350,6 @@ class Store(ProfileReader):
         garbage = unreferenced(self._records, names & self._sizes.keys(), keep=self._fresh)
         remove_chunks(self._chunks, garbage, self._sizes)
 
-    # --- windows ------------------------------------------------------------------------------
-
     def touch(self, name: str) -> None:
         """Record that a window is used, for eviction; stored with the next commit."""
         with self._mutex:
@@ -375,8 +369,7 @@ class Store(ProfileReader):
             save_state(self._folder / 'state.sqlite', self._state)
 
     def _check_exists(self, name: str) -> None:
-        if not self._is_writable:
-            raise ReadOnlyError(f'{self._folder}: was opened for reading')
+        self._need_writable()
         if not self.has_window(name):
             raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
 

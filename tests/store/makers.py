@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 import numpy as np
@@ -14,6 +14,9 @@ from cwm_ros.config import StorageSettings
 from cwm_ros.kv import ChunkId, KVSpec, ModelIdentity, Role, TokenArray, Turn
 from cwm_ros.store import ChunkEntry, ChunkHeader, Manifest, Section, Store
 from cwm_ros.store.chunkfile import prefix_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOW_MS = 1_700_000_000_000
 IDENTITY = ModelIdentity(model=bytes(range(32)), rendering=bytes(range(32, 64)), name='toy')

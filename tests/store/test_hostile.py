@@ -16,7 +16,7 @@ import pytest
 
 from cwm_ros.errors import FormatError, FormatTooNewError
 from cwm_ros.kv import ChunkId
-from cwm_ros.store import ChunkEntry, ChunkHeader, chunkfile, layout, Manifest, Store, turnlog
+from cwm_ros.store import ChunkEntry, chunkfile, ChunkHeader, layout, Manifest, Store, turnlog
 from cwm_ros.store.layout import Section
 from cwm_ros.store.manifest import MANIFEST_MAGIC, pack_manifest, unpack_manifest
 from cwm_ros.store.verify import read_chunk_file
@@ -134,7 +134,12 @@ def test_every_flip_of_a_log_is_refused_or_cuts_only_the_last_commit() -> None:
 
 @given(st.binary(max_size=400))
 def test_garbage_is_refused_and_garbage_behind_a_log_is_cut(data: bytes) -> None:
-    for unpack in (unpack_manifest, turnlog.unpack_log, chunkfile.unpack_prefix, layout.unpack_key):
+    for unpack in (
+        unpack_manifest,
+        turnlog.unpack_log,
+        chunkfile.unpack_prefix,
+        layout.unpack_key,
+    ):
         with pytest.raises(FormatError):
             unpack(PATH, data)
     for begin in (MANIFEST_MAGIC, turnlog.LOG_MAGIC, chunkfile.CHUNK_MAGIC):
@@ -236,8 +241,8 @@ def test_sections_must_be_there_once_and_not_too_many() -> None:
     sections = layout.unpack_frame(PATH, pack_manifest(manifest()), MANIFEST_MAGIC)
     with pytest.raises(FormatError, match='TOKS is named, flagged or repeated'):
         unpack_manifest(PATH, layout.pack_frame(MANIFEST_MAGIC, [*sections, sections[1]]))
+    rest = [s for s in sections if s.kind != b'STOP']
     with pytest.raises(FormatError, match='section STOP is missing'):
-        rest = [s for s in sections if s.kind != b'STOP']
         unpack_manifest(PATH, layout.pack_frame(MANIFEST_MAGIC, rest))
     many = [Section(kind=f'{index:04}'.encode(), data=b'') for index in range(300)]
     with pytest.raises(FormatError, match='number of sections is 300'):

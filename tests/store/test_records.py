@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from cwm_ros.errors import BadNameError, ConfigError, FormatError, FormatTooNewError
-from cwm_ros.kv import KVSpec, ModelIdentity, Role, Turn
-from cwm_ros.store import chunk_ids, ChunkEntry, ChunkHeader, chunkfile, layout, Manifest, turnlog
+from cwm_ros.kv import ChunkId, KVSpec, ModelIdentity, Role, Turn
+from cwm_ros.store import chunk_ids, ChunkEntry, chunkfile, ChunkHeader, layout, Manifest, turnlog
 from cwm_ros.store.layout import Section
 from cwm_ros.store.manifest import MANIFEST_MAGIC, pack_manifest, unpack_manifest
 from tests import oracle
@@ -91,8 +91,10 @@ def test_the_worked_example_of_the_format_page_is_what_we_write() -> None:
     page = Path(__file__).parents[2] / 'docs' / 'format.md'
     example = page.read_text(encoding='utf-8').partition('## A worked example')[2]
     dumps = [
-        bytes.fromhex(''.join(re.findall(r'^[0-9a-f]{4}  ((?:[0-9a-f]{2} ?)+)', block, re.M)))
-        for block in re.findall(r'```\n(.*?)```', example, re.S)
+        bytes.fromhex(
+            ''.join(re.findall(r'^[0-9a-f]{4}  ((?:[0-9a-f]{2} ?)+)', block, re.MULTILINE))
+        )
+        for block in re.findall(r'```\n(.*?)```', example, re.DOTALL)
     ]
     key = b'k' * 32
     identity = ModelIdentity(model=bytes(range(32)), rendering=bytes(range(32, 64)), name='toy')
@@ -190,7 +192,9 @@ def test_a_log_record_with_fields_of_a_later_version_is_read() -> None:
         ({'identity': ModelIdentity(model=b'', rendering=b'', name='')}, 'model identity'),
     ],
 )
-def test_a_manifest_that_cannot_be_is_not_written(changes: dict[str, object], problem: str) -> None:
+def test_a_manifest_that_cannot_be_is_not_written(
+    changes: dict[str, object], problem: str
+) -> None:
     manifest = makers.manifest_of('w', makers.tokens_of(20), ())
     with pytest.raises(ConfigError, match=problem):
         pack_manifest(replace(manifest, **changes))  # type: ignore[arg-type]
@@ -213,3 +217,35 @@ def test_a_longest_turn_is_kept() -> None:
 def test_a_section_of_another_frame_is_refused() -> None:
     with pytest.raises(FormatError, match='section HEAD is missing'):
         unpack_manifest(PATH, layout.pack_frame(MANIFEST_MAGIC, []))
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'id': b'short'},
+        {'model': b'short'},
+        {'codec': 'INT8'},
+        {'codec': '../x'},
+        {'start': -8},
+        {'stop': 0},
+        {'stop': 5000},
+        {'start': 1 << 20, 'stop': (1 << 20) + 8},
+        {'spec': KVSpec(num_layers=1, num_kv_heads=1, head_dim=0, max_tokens=1)},
+    ],
+)
+def test_a_chunk_header_that_cannot_be_is_refused(changes: dict[str, object]) -> None:
+    header = ChunkHeader(
+        id=ChunkId(bytes(16)), model=bytes(32), spec=makers.SPEC, start=0, stop=8, codec='raw'
+    )
+    with pytest.raises(ConfigError):
+        replace(header, **changes)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match='8 positions but'):
+        chunkfile.pack_prefix(header, makers.tokens_of(7), memoryview(b'x'))
+    with pytest.raises(ConfigError, match='payload has 0 bytes'):
+        chunkfile.pack_prefix(header, makers.tokens_of(8), memoryview(b''))
+
+
+def test_a_section_kind_has_four_letters_or_digits() -> None:
+    for kind in (b'ABC', b'A CD'):
+        with pytest.raises(ConfigError):
+            Section(kind=kind, data=b'')

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 import sqlite3
+import tempfile
 import time
+from typing import TYPE_CHECKING
 
 from hypothesis import given, HealthCheck
 from hypothesis import settings as hypothesis_settings
@@ -28,6 +29,9 @@ from cwm_ros.kv import ChunkId, Turn
 from cwm_ros.store import layout, Manifest, Store
 from tests import oracle
 from tests.store import makers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -193,7 +197,7 @@ def test_verify_asks_the_codec_about_each_payload_once(store: Store) -> None:
     store.clone_window('a', 'b')
     seen: list[tuple[str, int]] = []
     report = store.verify(
-        None, lambda header, payload, path: seen.append((path.name, len(payload)))
+        None, lambda _header, payload, path: seen.append((path.name, len(payload)))
     )
     assert (report.windows, report.chunks, report.turns, len(seen)) == (2, 3, 4, 3)
 
@@ -244,6 +248,96 @@ def test_a_log_that_lost_committed_turns_is_refused_and_kept(tmp_path: Path) -> 
         makers.commit(store, 'v', seed=8)
         store.delete_window('w')
         assert [info.name for info in store.windows()] == ['v']
+
+
+def test_a_damaged_manifest_is_made_anew_from_turns(tmp_path: Path) -> None:
+    for store in reopen(tmp_path, writable=True):
+        makers.commit(store, 'w')
+    (path,) = (profile(tmp_path) / 'windows').glob('*.cwm')
+    path.write_bytes(path.read_bytes()[:-1])
+    for store in reopen(tmp_path, writable=True):
+        with pytest.raises(FormatError, match='file size'):
+            store.window('w')
+        assert store.turns('w') == tuple(makers.turns_of(2))
+        assert 'file size' in store.windows()[0].problem
+        assert store.commit_turns('w', makers.turns_of(3)[2:]) == 3
+        tokens = makers.tokens_of(20)
+        chunks = makers.write_chunks(store, tokens)
+        store.commit_window(makers.manifest_of('w', tokens, chunks, num_turns=3))
+        assert store.windows()[0].problem == ''
+        assert store.verify(None, makers.check_payload).ok
+        with pytest.raises(NotFoundError):
+            store.turns('x')
+
+
+def test_a_manifest_of_a_later_version_is_kept_with_its_chunks(tmp_path: Path) -> None:
+    for store in reopen(tmp_path, writable=True):
+        makers.commit(store, 'w')
+    (path,) = (profile(tmp_path) / 'windows').glob('*.cwm')
+    data = bytearray(path.read_bytes())
+    data[8] = 1
+    path.write_bytes(data)
+    for store in reopen(tmp_path, writable=True):
+        manifest = makers.manifest_of('w', makers.tokens_of(4), (), num_turns=2)
+        for write in (
+            lambda: store.commit_window(manifest),  # noqa: B023
+            lambda: store.commit_turns('w', makers.turns_of(1)),  # noqa: B023
+        ):
+            with pytest.raises(FormatError, match='format_version is 1'):
+                write()
+        assert store.collect_garbage() == 0
+        assert path.read_bytes() == data
+        assert len(files_of(tmp_path, 'chunks')) == 3
+
+
+def test_a_window_that_lost_its_log_can_be_deleted(tmp_path: Path) -> None:
+    for store in reopen(tmp_path, writable=True):
+        makers.commit(store, 'w')
+    (log,) = (profile(tmp_path) / 'windows').glob('*.log')
+    log.unlink()
+    for store in reopen(tmp_path, writable=True):
+        with pytest.raises(FormatError, match='covers 2 turns but the log holds 0'):
+            store.window('w')
+        assert store.turns('w') == ()
+        with pytest.raises(FormatError, match='covers 2 turns'):
+            store.commit_turns('w', makers.turns_of(1))
+        store.delete_window('w')
+        assert files_of(tmp_path, 'windows') == files_of(tmp_path, 'chunks') == []
+
+
+def test_a_chunk_with_a_damaged_head_is_written_again(tmp_path: Path, store: Store) -> None:
+    manifest = makers.commit(store, 'w')
+    for offset, entry in zip((3, 20, 90), manifest.chunks, strict=True):
+        path = store.chunk_path(entry.id, entry.codec)
+        data = bytearray(path.read_bytes())
+        data[offset] ^= 4
+        path.write_bytes(data)
+        assert store.find_chunk(entry.id, entry.codec) is None
+    path = store.chunk_path(manifest.chunks[0].id, 'int8')
+    path.write_bytes(store.chunk_path(manifest.chunks[1].id, 'int8').read_bytes())
+    assert makers.write_chunks(store, manifest.tokens)[1] == manifest.chunks[1]
+    path.write_bytes(store.chunk_path(manifest.chunks[1].id, 'int8').read_bytes())
+    assert store.find_chunk(manifest.chunks[0].id, 'int8') is None
+    makers.write_chunks(store, manifest.tokens)
+    path.write_bytes(path.read_bytes() + b'x')
+    assert store.find_chunk(manifest.chunks[0].id, 'int8') is None
+    makers.write_chunks(store, manifest.tokens)
+    assert store.verify(None, makers.check_payload).ok
+    assert files_of(tmp_path, 'chunks') == sorted(e.file_name for e in manifest.chunks)
+
+
+def test_a_damaged_key_is_refused(tmp_path: Path) -> None:
+    for store in reopen(tmp_path, writable=True):
+        makers.commit(store, 'w')
+    path = profile(tmp_path) / 'key'
+    whole = path.read_bytes()
+    assert oracle.read_key(whole) == layout.unpack_key(path, whole)
+    for data in (whole[:-1], whole[:20] + b'x' + whole[21:], b'x' + whole[1:]):
+        path.write_bytes(data)
+        for writable in (False, True):
+            with pytest.raises(FormatError, match='key'):
+                list(reopen(tmp_path, writable=writable))
+    assert path.read_bytes() == data
 
 
 def test_a_torn_tail_is_ignored_by_readers_and_cut_by_the_writer(tmp_path: Path) -> None:
@@ -355,7 +449,20 @@ def test_a_damaged_state_is_set_aside(tmp_path: Path) -> None:
         assert store.storage().lifetime_bytes > 0
 
 
-def test_readers_do_not_write(tmp_path: Path) -> None:
+def write_methods(store: Store, manifest: Manifest) -> list[Callable[[], object]]:
+    return [
+        lambda: store.commit_turns('w', makers.turns_of(1)),
+        lambda: store.commit_window(manifest),
+        lambda: store.clone_window('w', 'v'),
+        lambda: store.set_pinned('w', is_pinned=True),
+        lambda: store.delete_window('w'),
+        store.collect_garbage,
+        lambda: store.discard_chunk(manifest.chunks[0]),
+        lambda: makers.write_chunks(store, manifest.tokens),
+    ]
+
+
+def test_a_profile_that_does_not_exist_is_empty_for_readers(tmp_path: Path) -> None:
     for store in reopen(tmp_path / 'none'):
         assert store.windows() == []
         assert not store.has_window('w')
@@ -364,6 +471,9 @@ def test_readers_do_not_write(tmp_path: Path) -> None:
         with pytest.raises(NotFoundError):
             store.window('w')
     assert not (tmp_path / 'none').exists()
+
+
+def test_readers_do_not_write(tmp_path: Path) -> None:
     for store in reopen(tmp_path, writable=True):
         manifest = makers.commit(store, 'w')
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
@@ -371,19 +481,11 @@ def test_readers_do_not_write(tmp_path: Path) -> None:
         store.window('w')
         store.windows()
         store.storage()
+        store.touch('w')
         store.verify(None, makers.check_payload)
-        header = None
-        for refused in (
-            lambda: store.commit_turns('w', makers.turns_of(1)),
-            lambda: store.commit_window(manifest),
-            lambda: store.delete_window('w'),
-            lambda: store.collect_garbage(),
-            lambda: store.discard_chunk(manifest.chunks[0]),
-            lambda: makers.write_chunks(store, manifest.tokens),
-        ):
+        for method in write_methods(store, manifest):
             with pytest.raises(ReadOnlyError, match='opened for reading'):
-                refused()
-        assert header is None
+                method()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
 
 
@@ -403,8 +505,9 @@ def test_profiles_are_apart(tmp_path: Path) -> None:
     ) as store:
         assert store.storage().used_bytes == used
     for bad in ('../x', '', 'a/b'):
-        with pytest.raises(BadNameError), Store.open(
-            makers.settings(tmp_path), profile=bad, writable=True, clock=makers.clock
+        with (
+            pytest.raises(BadNameError),
+            Store.open(makers.settings(tmp_path), profile=bad, writable=True, clock=makers.clock),
         ):
             pass
 
@@ -451,9 +554,9 @@ def test_a_buffer_must_be_large_enough(store: Store) -> None:
     )
 )
 def test_the_oracle_reads_what_the_store_wrote(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, list[Turn]]]
+    ram_path: Path, steps: list[tuple[str, int, list[Turn]]]
 ) -> None:
-    root = tmp_path_factory.mktemp('store')
+    root = Path(tempfile.mkdtemp(dir=ram_path))
     expected: dict[str, list[Turn]] = {}
     for store in reopen(root, writable=True):
         for name, count, turns in steps:
@@ -483,8 +586,8 @@ def test_the_oracle_reads_what_the_store_wrote(
             assert chunk['tokens'] == manifest.tokens[entry.start : entry.stop].tolist()
 
 
-def test_a_window_of_32k_tokens_loads_fast(tmp_path: Path) -> None:
-    for store in reopen(tmp_path, writable=True):
+def test_a_window_of_32k_tokens_loads_fast(ram_path: Path) -> None:
+    for store in reopen(ram_path, writable=True):
         store.commit_turns('w', makers.turns_of(500))
         tokens = makers.tokens_of(32768)
         chunks = makers.write_chunks(store, tokens[:1024])
@@ -500,7 +603,7 @@ def test_a_window_of_32k_tokens_loads_fast(tmp_path: Path) -> None:
         )
         manifest = makers.manifest_of('w', tokens, rows, num_turns=500)
         store.commit_window(replace(manifest, chunk_tokens=256))
-    for store in reopen(tmp_path):
+    for store in reopen(ram_path):
         durations = []
         for _ in range(5):
             begin = time.perf_counter()
