@@ -68,21 +68,23 @@ def groups(num_tokens: int) -> list[tuple[int, int]]:
 def quantize(flat: FloatArray, starts: IndexArray, codes: CodeArray, scales: BitsArray, /) -> int:
     """Quantise, see `cwm_ros.codec.kernels.Quantize`."""
     _, num_tokens, head_dim = codes.shape
-    largest = 0
-    for row, start in enumerate(starts):
-        x = flat[start : start + num_tokens * head_dim].reshape(num_tokens, head_dim)
+    parts = groups(num_tokens)
+    rows = [flat[a : a + codes[0].size].reshape(num_tokens, head_dim) for a in starts]
+    peak_bits = np.empty(scales.shape, dtype=np.uint32)
+    for row, x in enumerate(rows):
         magnitudes = x.view(np.uint32) & MAGNITUDE_BITS
-        for group, (first, last) in enumerate(groups(num_tokens)):
-            peak_bits = magnitudes[first:last].max(axis=0)
-            largest = max(largest, int(peak_bits.max()))
-            peaks = np.minimum(peak_bits, INT8_LARGEST.view(np.uint32)).view(np.float32)
-            scale = int8_scales(peaks)
-            scales[row, group] = scale.view(np.uint16)
-            inverse = np.zeros(head_dim, dtype=np.float32)
-            np.divide(np.float32(1), scale, out=inverse, where=scale > 0, dtype=np.float32)
-            with np.errstate(invalid='ignore', over='ignore'):
+        for group, (first, last) in enumerate(parts):
+            magnitudes[first:last].max(axis=0, out=peak_bits[row, group])
+    peaks = np.minimum(peak_bits, INT8_LARGEST.view(np.uint32)).view(np.float32)
+    chosen = int8_scales(peaks)
+    scales[...] = chosen.view(np.uint16)
+    inverses = np.zeros(scales.shape, dtype=np.float32)
+    np.divide(np.float32(1), chosen, out=inverses, where=chosen > 0, dtype=np.float32)
+    with np.errstate(invalid='ignore', over='ignore'):
+        for row, x in enumerate(rows):
+            for (first, last), inverse in zip(parts, inverses[row], strict=True):
                 codes[row, first:last] = np.rint(x[first:last] * inverse).astype(np.int8)
-    return largest
+    return int(peak_bits.max())
 
 
 def store_floats(flat: FloatArray, starts: IndexArray, codes: npt.NDArray[Element], /) -> int:
