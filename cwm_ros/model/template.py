@@ -9,8 +9,9 @@ from filling the memory.
 
 from __future__ import annotations
 
+from functools import wraps
 import json
-from typing import TYPE_CHECKING
+from typing import Protocol, TYPE_CHECKING
 
 from jinja2 import nodes, TemplateError
 from jinja2.ext import loopcontrols
@@ -26,6 +27,8 @@ MAX_VALUE_CHARS = 1 << 22
 """Longest text a template may build on the way."""
 EXTRA_OUTPUT_CHARS = 1 << 16
 """What a template may add to the texts, and again for each turn a thousandth of it."""
+MAX_PRODUCT = 1 << 28
+"""Most characters times characters in a replace or join."""
 MAX_STEPS = 200_000
 """Loop rounds and calls in one rendering."""
 FORBIDDEN = frozenset(
@@ -33,6 +36,10 @@ FORBIDDEN = frozenset(
     | {'translate', 'urlize', 'wordwrap', 'xmlattr', 'zfill', 'filesizeformat'}
 )
 """Filters and methods that make much of little; no published template needs them."""
+
+
+class _Filter(Protocol):
+    def __call__(self, *args: object, **kwargs: object) -> object: ...
 
 
 class _TooMuchError(Exception):
@@ -137,11 +144,18 @@ class _Bounded(ImmutableSandboxedEnvironment):
         self.filters['tojson'] = _to_json
         for name in FORBIDDEN & set(self.filters):
             del self.filters[name]
+        for name in ('replace', 'join'):
+            self.filters[name] = _with_checked_product(self.filters[name])
 
     def call(self, *args: object, **kwargs: object) -> object:
         self._spend(1)
+        _context, function, *given = args
+        _check_product(getattr(function, '__self__', ''), given)
         result: object = super().call(*args, **kwargs)  # type: ignore[arg-type]
         return self._checked(result)
+
+    def wrap_str_format(self, _value: object) -> None:
+        """Leave ``format`` to `is_safe_attribute`, which forbids it."""
 
     def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
         return attr not in FORBIDDEN and super().is_safe_attribute(obj, attr, value)
@@ -198,6 +212,23 @@ def _count_loops(tree: nodes.Template) -> nodes.Template:
 def _call(name: str, arguments: list[nodes.Expr]) -> nodes.Expr:
     function = nodes.Name(name, 'load')
     return nodes.Call(function, arguments, [], None, None, lineno=arguments[0].lineno)
+
+
+def _check_product(subject: object, given: Sequence[object]) -> None:
+    """Refuse text methods whose result may be as long as their arguments' lengths multiplied."""
+    lengths = [len(value) for value in given if isinstance(value, (str, list, tuple))]
+    if isinstance(subject, str) and len(subject) * max(lengths, default=0) > MAX_PRODUCT:
+        raise _TooMuchError('texts are too long to be combined')
+
+
+def _with_checked_product(function: _Filter) -> _Filter:
+    @wraps(function)
+    def checked(*args: object, **kwargs: object) -> object:
+        texts = [arg for arg in args if isinstance(arg, (str, list, tuple))]
+        _check_product(str(texts[0]) if texts else '', texts[1:])
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def _refuse(message: str) -> str:
