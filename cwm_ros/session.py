@@ -42,7 +42,7 @@ class Fidelity:
     codec
         Name of the lossy codec that resident KV went through; empty when there is none.
     resident, total
-        Tokens in the engine, and tokens of the conversation.
+        Tokens in the engine that are not provisional, and tokens of the conversation.
 
     """
 
@@ -108,7 +108,8 @@ class Session:
     @property
     def fidelity(self) -> Fidelity:
         """How faithful an answer given now can be."""
-        resident = sum(b - a for a, b in self.engine.resident.overlap(0, self._frontier))
+        unsound = sum(b - a for a, b in self.unsound().overlap(0, self._frontier))
+        resident = self._frontier - unsound
         return Fidelity(codec=self.lossy_codec, resident=resident, total=self._frontier)
 
     def unsound(self) -> TokenRanges:
@@ -133,6 +134,26 @@ class Session:
         self.turns.append(turn)
         self.turn_stops.append(self.num_tokens)
         return len(tokens)
+
+    def take_back(self, num_turns: int) -> None:
+        """Forget the turns behind the first ``num_turns``, of which nothing is computed yet."""
+        stop = self.turn_stops[num_turns - 1] if num_turns else 0
+        assert self._frontier <= stop
+        del self.turns[num_turns:], self.turn_stops[num_turns:]
+        self._tokens = self._tokens[:stop]
+
+    def check_answer_fits(self) -> None:
+        """
+        See to it that `begin_answer` will find room.
+
+        Raises
+        ------
+        ContextFullError
+            It would not.
+
+        """
+        tokens = self._chat.render_suffix(self.turns, [], add_generation_prompt=True)
+        self._check_room(len(tokens), spare=1 + len(self._closing))
 
     def begin_answer(self, max_tokens: int) -> None:
         """
@@ -180,8 +201,10 @@ class Session:
     def end_answer(self, text: str, time_ms: int) -> Turn:
         """Close the assistant's turn as the template does and return it."""
         turn = Turn(role=Role.ASSISTANT, text=text, time_ms=time_ms)
-        closing = self._closing
-        self._append(closing[1:] if self.is_answer_ended else closing)
+        if self.is_answer_ended and len(self._closing):
+            # The model may stop with another token than the template; it is not computed yet.
+            self._tokens = self._tokens[:-1]
+        self._append(self._closing)
         self.turns.append(turn)
         self.turn_stops.append(self.num_tokens)
         return turn
@@ -199,11 +222,12 @@ class Session:
 
         """
         is_sound = self._is_sound_before(start)
+        if not is_sound:
+            # Before, because a run that is cancelled leaves what it had finished.
+            self.provisional.add(start, stop)
         logits = self.engine.run(self._tokens[start:stop], start, rows=rows, cancel=cancel)
         if is_sound:
             self.provisional.remove(start, stop)
-        else:
-            self.provisional.add(start, stop)
         self.bridged.remove(start, stop)
         self._frontier = max(self._frontier, stop)
         return logits
@@ -228,12 +252,14 @@ class Session:
         has_all = self.engine.resident.covers(0, position)
         return has_all and next(self.provisional.overlap(0, position), None) is None
 
-    def _append(self, tokens: TokenArray, *, spare: int = 0) -> None:
-        room = self.engine.capacity - self.num_tokens - spare
-        if len(tokens) > room:
+    def _check_room(self, num_tokens: int, *, spare: int) -> None:
+        if num_tokens > self.engine.capacity - self.num_tokens - spare:
             raise ContextFullError(
-                f'{len(tokens)} more tokens do not fit: the context holds '
+                f'{num_tokens} more tokens do not fit: the context holds '
                 f'{self.engine.capacity} and {self.num_tokens} are taken',
                 hint='shorten the prompt, or begin a new window',
             )
+
+    def _append(self, tokens: TokenArray, *, spare: int = 0) -> None:
+        self._check_room(len(tokens), spare=spare)
         self._tokens = np.concatenate([self._tokens, tokens.astype(np.int32)])
