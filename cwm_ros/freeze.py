@@ -120,6 +120,9 @@ class Freeze:
             if entry is None:
                 if next(unsound.overlap(start, stop), None) is not None:
                     continue
+                self._compute_afresh(start, stop)
+                if next(session.provisional.overlap(start, stop), None) is not None:
+                    continue
                 entry = self._write(chunk_id, start, stop)
             self.entries.append(replace(entry, priority=self._priority(start, stop)))
             before = self.progress
@@ -135,10 +138,13 @@ class Freeze:
         first_stop, last_start = self._bounds
         return USABLE_PRIORITY if start < first_stop or stop > last_start else NORMAL_PRIORITY
 
+    def _compute_afresh(self, start: int, stop: int) -> None:
+        """Compute what was decoded from a shorter chunk: nothing is encoded with loss twice."""
+        if next(self._session.bridged.overlap(start, stop), None) is not None:
+            self._session.compute(start, stop, LogitRows.NONE)
+
     def _write(self, chunk_id: ChunkId, start: int, stop: int) -> ChunkEntry:
         session, settings = self._session, self._settings
-        if next(session.bridged.overlap(start, stop), None) is not None:
-            session.compute(start, stop, LogitRows.NONE)
         header = ChunkHeader(
             id=chunk_id,
             model=session.engine.identity.model,

@@ -18,7 +18,14 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from cwm_ros.engine import LogitRows
-from cwm_ros.errors import CwmError, FormatError, IdentityError, NotFoundError, StorageError
+from cwm_ros.errors import (
+    CwmError,
+    FormatError,
+    FormatTooNewError,
+    IdentityError,
+    NotFoundError,
+    StorageError,
+)
 from cwm_ros.plan import prioritize, relevance
 from cwm_ros.session import REPAIR_SLICE
 
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     from cwm_ros.kv import TokenArray
     from cwm_ros.plan import ThawStep
     from cwm_ros.session import Fidelity, Session
+    from cwm_ros.store import ChunkEntry
 
     LoadChunk = Callable[[ThawStep], None]
 
@@ -102,6 +110,11 @@ class Thaw:
     began
         When the thaw was asked for, on that clock [s].
 
+    Attributes
+    ----------
+    damaged
+        Chunks whose files must not be used again.
+
     """
 
     def __init__(
@@ -117,6 +130,7 @@ class Thaw:
     ) -> None:
         self.session = session
         self.steps = tuple(steps)
+        self.damaged: list[ChunkEntry] = []
         self.num_tokens = max((step.stop for step in steps), default=0)
         self._counts = _Counts()
         self._load = load
@@ -228,8 +242,12 @@ class Thaw:
     def close(self) -> None:
         """Stop; what is resident stays, and a later thaw of the same window resumes."""
         self._queue.clear()
-        self.settle()
+        # The threads first: an exception may have come between a result and its taking, and
+        # waiting for that result would be for ever.
         self._pool.shutdown()
+        while not self._finished.empty():
+            self._take(*self._finished.get())
+        self._in_flight.clear()
 
     def _submit(self) -> None:
         while self._queue and self._queue[0].entry and len(self._in_flight) < self._max_in_flight:
@@ -267,8 +285,16 @@ class Thaw:
             raise error
         log.warning('chunk of tokens %d to %d is recomputed: %s', step.start, step.stop, error)
         self._counts.warnings.append(str(error))
+        assert step.entry is not None
+        if isinstance(error, FormatError) and not isinstance(error, FormatTooNewError):
+            self.damaged.append(step.entry)
+        lost = replace(step, entry=None, reason='could not be loaded')
+        self.steps = tuple(lost if s.start == step.start else s for s in self.steps)
         if step.is_usable_part:
-            self._queue.appendleft(replace(step, entry=None, reason='could not be loaded'))
+            self._queue.appendleft(lost)
+        else:
+            # Computing it before the chunks in front of it are there would not help an answer.
+            self._wanted.discard(step.start)
 
     def _next_unsound(self) -> tuple[int, int] | None:
         ranges = self.session.unsound()
