@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
     verbs: Mapping[str, str] = {
         'demo': 'measure',
         'eval': 'measure',
-        'bench': 'measure',
+        'bench': 'bench',
         'models': 'measure',
         'say': 'talk',
         'ingest': 'talk',

@@ -1,0 +1,49 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs that measure: bench thaw, bench engine, bench codec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cwm_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cwm_ros.cli.app import Options
+
+
+@click.group('bench')
+def bench_command() -> None:
+    """Measure on this machine."""
+
+
+@bench_command.command('thaw')
+@click.option('--rounds', type=click.IntRange(1), default=9, show_default=True)
+@click.option('--case', 'cases', multiple=True, help='Only this one; may be repeated.')
+@click.option('--plot', type=click.Path(path_type=Path), help='Draw the rows into a PNG file.')
+@click.option(
+    '--folder',
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default='.',
+    help='On the drive to be measured; needs 1.2 GB for a while.',
+)
+@click.pass_obj
+def thaw_command(
+    options: Options, *, rounds: int, cases: tuple[str, ...], plot: Path | None, folder: Path
+) -> None:
+    """Time thaws until header, usable and complete, against peers and limits."""
+    from cwm_ros.bench.tables import draw
+    from cwm_ros.bench.thaw import bench_thaw, case_names, ThawBench
+
+    known = case_names(options.settings)
+    for case in cases:
+        if case not in known:
+            raise ConfigError(f'case {case!r} is unknown', hint='use one of ' + ', '.join(known))
+    bench = ThawBench(folder=folder, rounds=rounds, cases=cases, settings=options.settings)
+    report = bench_thaw(bench, options.note)
+    if plot:
+        draw(report, plot)
+    options.show(report.as_json(), report.as_text())

@@ -1,0 +1,271 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a user meets it: real processes, real files, the reference model."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stderr, redirect_stdout
+import io
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import pytest
+
+from cwm_ros.cli import main
+
+CWM = [sys.executable, '-m', 'cwm_ros.cli']
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one window, in which a gate code was told."""
+    folder = tmp_path_factory.mktemp('store')
+    run(folder, 'say', '--window', 'drive', 'My gate code is 4821.')
+    return folder
+
+
+class Done(NamedTuple):
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+
+def run(store: Path, *arguments: str, status: int = 0, config: Path | None = None) -> Done:
+    """Run a command in this process, which spares half a second of imports each time."""
+    options = ['--store', str(store), *(['--config', str(config)] if config else [])]
+    stdout, stderr = io.StringIO(), io.StringIO()
+    found = 0
+    with redirect_stdout(stdout), redirect_stderr(stderr):
+        try:
+            main([*options, *arguments])
+        except SystemExit as exc:
+            found = int(str(exc.code))
+    assert found == status, (found, stdout.getvalue(), stderr.getvalue())
+    return Done(stdout.getvalue(), stderr.getvalue())
+
+
+def run_json(store: Path, *arguments: str, status: int = 0) -> dict[str, object]:
+    result: dict[str, object] = json.loads(run(store, '--json', *arguments, status=status).stdout)
+    return result
+
+
+def test_a_second_process_remembers_what_the_first_was_told(store: Path) -> None:
+    told = run_json(store, 'say', '--window', 'drive', 'What is my gate code?')
+
+    assert '4821' in str(told['text'])
+    assert told['reused_tokens'] != 0
+    assert told['recomputed_tokens'] == 0
+    keys = {
+        'text', 'new_tokens', 'prompt_tokens', 'time_to_usable_s', 'time_to_first_token_s',
+        'time_to_complete_s', 'reused_tokens', 'recomputed_tokens', 'fidelity', 'provisional',
+    }  # fmt: skip
+    assert keys <= told.keys()
+
+
+def test_json_keys_that_others_rely_on_are_there(store: Path) -> None:
+    shown = run_json(store, 'show', 'drive')
+    assert {
+        'name', 'tokens', 'turns', 'chunks', 'bytes', 'fidelity', 'provisional_tokens', 'pinned',
+        'model',
+    } <= shown.keys()  # fmt: skip
+    windows = run_json(store, 'list')['windows']
+    assert isinstance(windows, list)
+    assert [window['name'] for window in windows] == ['drive']
+    assert {'ok', 'windows', 'chunks', 'problems'} <= run_json(store, 'verify').keys()
+    assert {
+        'used_bytes', 'quota_bytes', 'device_free_bytes', 'written_today_bytes',
+        'lifetime_bytes', 'can_store',
+    } <= run_json(store, 'storage').keys()  # fmt: skip
+    assert run_json(store, 'models')['max_tokens'] != 0
+
+
+@pytest.mark.parametrize(
+    'name', ['..', 'a/b', '../x', '', ' ', 'x' * 300, 'caf\u00e9', '\U0001f697', '-x', 'a\nb']
+)
+def test_a_name_that_is_not_allowed_is_refused_with_the_rule(store: Path, name: str) -> None:
+    failed = run_json(store, 'say', '--window', name, 'Hello', status=25)
+
+    error = failed['error']
+    assert isinstance(error, dict)
+    assert error['name'] == 'BAD_NAME'
+    assert 'A-Z a-z 0-9' in error['hint']
+
+
+def test_an_unknown_window_is_not_found(store: Path) -> None:
+    for verb in (['show', 'nowhere'], ['delete', 'nowhere'], ['verify', 'nowhere']):
+        done = run(store, *verb, status=12)
+        assert "'nowhere'" in done.stderr
+        assert 'remedy' in done.stderr
+
+
+def test_an_unknown_model_folder_is_named(store: Path, tmp_path: Path) -> None:
+    config = tmp_path / 'cwm.yaml'
+    config.write_text('/**:\n  ros__parameters:\n    engine: {model: /no/such/folder}\n')
+
+    done = run(store, 'say', '--window', 'drive', 'Hello', status=21, config=config)
+
+    assert '/no/such/folder' in done.stderr
+
+
+def test_an_unknown_parameter_is_an_error_that_names_file_and_key(
+    store: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / 'cwm.yaml'
+    config.write_text('/**:\n  ros__parameters:\n    thaw: {speed: 11}\n')
+
+    done = run(store, 'list', status=30, config=config)
+
+    assert str(config) in done.stderr
+    assert 'thaw.speed' in done.stderr
+
+
+def test_a_prompt_longer_than_the_context_changes_nothing(store: Path, tmp_path: Path) -> None:
+    config = tmp_path / 'cwm.yaml'
+    config.write_text('/**:\n  ros__parameters:\n    engine: {context_tokens: 512}\n')
+    turns = run_json(store, 'show', 'drive')['turns']
+
+    run(store, 'say', '--window', 'drive', 'word ' * 600, status=26, config=config)
+
+    assert run_json(store, 'show', 'drive')['turns'] == turns
+    assert run_json(store, 'verify')['ok'] is True
+
+
+def test_a_dialogue_in_json_lines_and_one_in_plain_text_are_read(tmp_path: Path) -> None:
+    store, lines, text = tmp_path / 'store', tmp_path / 'd.jsonl', tmp_path / 'd.txt'
+    lines.write_text(
+        '{"role": "user", "text": "My locker code is 9034."}\n'
+        '{"role": "assistant", "text": "Noted. The locker code is 9034."}\n'
+    )
+    text.write_text('We drive to the sea.\n\nThe children\nare asleep.\n')
+
+    first = run_json(store, 'ingest', '--window', 'w', str(lines))
+    second = run_json(store, 'ingest', '--window', 'w', str(text))
+
+    assert (first['turns'], second['turns']) == (2, 2)
+    told = run_json(store, 'say', '--window', 'w', 'What is the locker code?')
+    assert '9034' in str(told['text'])
+
+
+@pytest.mark.parametrize(
+    'content',
+    [b'', b'\xff\xfe', b'{"role": "user"}\n', b'{"role": "pilot", "text": "x"}', b'{'],
+)
+def test_a_dialogue_that_cannot_be_read_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / 'd.jsonl'
+    path.write_bytes(content)
+
+    done = run(tmp_path / 'store', 'ingest', '--window', 'w', str(path), status=30)
+
+    assert str(path) in done.stderr
+
+
+def test_wrong_usage_exits_with_2(store: Path) -> None:
+    run(store, 'say', 'no window named', status=2)
+    run(store, 'fly', status=2)
+
+
+def test_a_flipped_bit_is_found_by_verify_and_costs_only_that_chunk(tmp_path: Path) -> None:
+    run(tmp_path, 'say', '--window', 'w', 'My gate code is 4821.')
+    (chunk,) = tmp_path.glob('profiles/default/chunks/**/*.int8')
+    data = bytearray(chunk.read_bytes())
+    data[-100] ^= 1
+    chunk.write_bytes(data)
+
+    report = run_json(tmp_path, 'verify', status=15)
+    told = run_json(tmp_path, 'say', '--window', 'w', 'What is the code for the gate?')
+
+    assert report['ok'] is False
+    assert str(chunk.name) in str(report['problems'])
+    assert '4821' in str(told['text'])
+    assert told['recomputed_tokens'] != 0
+    assert str(chunk.name) in str(told['warnings'])
+    assert run_json(tmp_path, 'verify')['ok'] is True
+
+
+def test_a_second_writer_waits_and_then_learns_who_writes(tmp_path: Path) -> None:
+    command = [*CWM, '--store', str(tmp_path), 'chat', '--window', 'w']
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as chat:
+        assert chat.stdout is not None
+        assert 'w:' in chat.stdout.readline()
+        began = time.monotonic()
+        done = run(tmp_path, 'say', '--window', 'w', 'Hello', status=13)
+        assert time.monotonic() - began >= 2
+        assert str(chat.pid) in done.stderr
+        assert run_json(tmp_path, 'list')['windows']
+        chat.communicate('/quit\n', timeout=60)
+    run(tmp_path, 'say', '--window', 'w', 'Hello')
+
+
+def test_ctrl_c_while_reading_a_long_dialogue_leaves_what_was_committed(tmp_path: Path) -> None:
+    path = tmp_path / 'd.txt'
+    path.write_text('\n\n'.join(f'We pass house {n} of the long street.' for n in range(700)))
+    command = [*CWM, '--store', str(tmp_path / 's'), 'ingest', '--window', 'w', str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as ingest:
+        while not list((tmp_path / 's').glob('profiles/*/windows/*.log')):
+            time.sleep(0.01)
+            assert ingest.poll() is None
+        time.sleep(0.3)
+        ingest.send_signal(signal.SIGINT)
+        _, said = ingest.communicate(timeout=60)
+
+    assert ingest.returncode == 130
+    assert 'interrupted' in said
+    assert run_json(tmp_path / 's', 'verify')['ok'] is True
+    assert run_json(tmp_path / 's', 'show', 'w')['turns'] != 0
+
+
+def test_a_quota_too_small_for_one_chunk_is_said_with_figures(tmp_path: Path) -> None:
+    config = tmp_path / 'cwm.yaml'
+    config.write_text('/**:\n  ros__parameters:\n    storage: {quota_mib: 1}\n')
+    path = tmp_path / 'd.txt'
+    path.write_text('\n\n'.join(f'We pass house {n} of the long street.' for n in range(60)))
+
+    done = run(tmp_path / 's', 'ingest', '--window', 'w', str(path), status=16, config=config)
+
+    assert 'remedy' in done.stderr
+    assert run_json(tmp_path / 's', 'show', 'w')['turns'] == 61
+    assert run_json(tmp_path / 's', 'verify')['ok'] is True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can give up its rights')
+def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    code = (
+        'import os, sys; from cwm_ros.cli import main, windows; '
+        'os.setgid(65534); os.setuid(65534); main(sys.argv[1:])'
+    )
+    closed = tmp_path / 'closed'
+    closed.mkdir(mode=0o755)
+    for folder in (closed, *list(closed.parents)[:3]):
+        folder.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, '-c', code, '--store', str(closed / 's'), 'delete', 'w'],
+        capture_output=True, text=True, timeout=60, cwd=ROOT,
+        env={**os.environ, 'HOME': '/nonexistent'},
+    )  # fmt: skip
+    assert done.returncode == 32, done.stderr
+    assert str(closed) in done.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_shows_the_main_job(tmp_path: Path) -> None:
+    shown = run_json(tmp_path, 'demo')
+
+    assert shown['answer_correct'] is True
+    assert shown['killed'] is True
+    assert int(str(shown['tokens'])) >= 4096
+    assert shown['reused_tokens'] == shown['tokens']
+    assert str(shown['fidelity']).startswith('PARTIAL')
+    times = ['time_to_header_s', 'time_to_usable_s', 'time_to_complete_s', 'recompute_s']
+    values = [float(str(shown[name])) for name in times]
+    assert values == sorted(values)
+    assert {'cold_start_s', 'bytes_on_disk'} <= shown.keys()
