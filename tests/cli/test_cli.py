@@ -250,7 +250,7 @@ def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, '-c', code, '--store', str(closed / 's'), 'delete', 'w'],
         capture_output=True, text=True, timeout=60, cwd=ROOT,
-        env={**os.environ, 'HOME': '/nonexistent'},
+        env={**os.environ, 'HOME': '/nonexistent'}, check=False,
     )  # fmt: skip
     assert done.returncode == 32, done.stderr
     assert str(closed) in done.stderr
