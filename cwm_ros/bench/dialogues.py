@@ -121,7 +121,8 @@ def make_dialogue(
     talk.open(phrases_state.SYSTEM_PROMPT, phrases_state.CORE_SLOTS)
     breaks = _breaks(rng, num_tokens, num_reentries)
     steps = (
-        [lambda: talk.tell(is_held=True)] * 19
+        [lambda: talk.tell(is_held=True)] * 17
+        + [lambda: talk.tell_two(is_held=True)]
         + [talk.tell] * 19  # noqa: RUF005
         + [talk.chat] * 29
         + [talk.correct] * 6
@@ -275,6 +276,7 @@ def training_talk(seed: int) -> Iterator[Talk]:
     telling, asking, chatting = rng.uniform(2, 5), rng.uniform(1, 5), rng.uniform(0.2, 4)
     weighted = (
         (talk.tell, telling),
+        (talk.tell_two, telling / 10),
         (talk.ask_open, asking),
         (talk.chat, chatting),
         (talk.correct, telling / 6),

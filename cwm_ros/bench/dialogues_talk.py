@@ -175,13 +175,27 @@ class Talk:
         self._acknowledge(fact)
         return fact
 
-    def _acknowledge(self, fact: Fact) -> None:
-        if fact.is_paraphrased:
-            self.say_text(Role.ASSISTANT, phrases_state.NOTED, ECHO_WEIGHT)
+    def tell_two(self, *, is_held: bool = False) -> None:
+        """Tell two new facts in one turn."""
+        start = len(self.lines)
+        facts = [self.tell(is_held=is_held), self.tell(is_held=is_held)]
+        first, second = facts
+        if first is None or second is None or first.is_paraphrased or second.is_paraphrased:
             return
-        head, *rest = fact.answer(ECHO_WEIGHT, ECHO_VALUE_WEIGHT)
-        head = Part(f'{phrases_state.NOTED} {head.text}', ECHO_WEIGHT)
-        self.say(Role.ASSISTANT, head, *rest)
+        said = [self.lines[fact.source].turn.text for fact in (first, second)]
+        del self.lines[start:]
+        joint = self.rng.choice(('. ', '. ', ' and ', ', '))
+        second.source = second.first = first.source
+        self.say_text(Role.USER, said[0].rstrip('.?') + joint + said[1])
+        self._acknowledge(first, second)
+
+    def _acknowledge(self, *facts: Fact) -> None:
+        parts = [Part(phrases_state.NOTED, ECHO_WEIGHT)]
+        for fact in facts:
+            if not fact.is_paraphrased:
+                head, *rest = fact.answer(ECHO_WEIGHT, ECHO_VALUE_WEIGHT)
+                parts += [Part(f' {head.text}', ECHO_WEIGHT), *rest]
+        self.say(Role.ASSISTANT, *parts)
 
     def correct(self) -> None:
         """Tell an earlier fact again with another value."""

@@ -24,6 +24,8 @@ SUFFIX_SHARE = 0.06
 OTHER_SPELLING_SHARE = 0.15
 ODD_SHARE = 0.012
 PLAIN_SHARE = 0.3
+ARTICLES = ('my ', 'the ', 'our ')
+TYPO_SHARE = 0.1
 NAMES = frozenset(FIRST_NAMES)
 
 
@@ -45,6 +47,7 @@ class Told(NamedTuple):
 def fact_id(family: Family, key: str) -> str:
     """Name a fact: two with equal names are the same fact, told again."""
     name = family.nouns[0].replace('{k}', key).lower()
+    name = f'my {name[4:]}' if name.startswith('our ') else name
     return name.replace('favorite', 'favourite').replace('color', 'colour')
 
 
@@ -62,7 +65,8 @@ def sentence(text: str) -> str:
 
 def echo(key: str) -> str:
     """Turn the speaker's own into the listener's."""
-    return f'your{key[2:]}' if key.startswith('my ') else key
+    owner, _, rest = key.partition(' ')
+    return f'your {rest}' if owner in {'my', 'our'} and rest else key
 
 
 def split_value(template: str, value: str, weights: tuple[float, float]) -> tuple[Part, ...]:
@@ -96,7 +100,19 @@ def _casual(rng: Random, text: str) -> str:
         text = text[:-1]
     if "'" in text and rng.random() < NO_APOSTROPHE_SHARE:
         text = text.replace("'", '')
+    if rng.random() < TYPO_SHARE:
+        text = _mistype(rng, text)
     return _uncapital(text) if text[:2] != 'I ' or rng.random() < LOWER_SHARE else text
+
+
+def _mistype(rng: Random, text: str) -> str:
+    """Leave out, double or swap a letter inside a word; placeholders stay whole."""
+    at = rng.randrange(1, len(text))
+    before, here, after = text[at - 1 : at], text[at : at + 1], text[at + 1 : at + 2]
+    if not (before.isalpha() and here.isalpha() and after.isalpha()):
+        return text
+    typed = rng.choice(('', here + here, after + here))
+    return text[:at] + typed + text[at + 1 + (typed[:1] == after and len(typed) > 1) :]
 
 
 def _uncapital(text: str) -> str:
@@ -143,11 +159,13 @@ def tell(  # noqa: PLR0913
     template = rng.choice(phrases.TELL if is_plain else family.statements)
     if is_plain:
         template = template.replace('{n}', rng.choice(family.nouns))
-    template = template.replace('{k}', key) if key.startswith(('my ', 'the ')) else template
+    template = template.replace('{k}', key) if key.startswith(ARTICLES) else template
     if is_paraphrase:
         template = _decorate(rng, template, phrases_state.PLAIN_TELL_PREFIXES, (' Thanks.',))
     else:
         if is_correction:
+            if template.endswith('{v}.') and rng.random() < LOWER_SHARE:
+                template = f'{template[:-1]} now.'
             prefix = rng.choice(phrases_state.CORRECTIONS)
             template = prefix + (_uncapital(template) if prefix else template)
         template = _decorate(rng, template, phrases_state.PREFIXES, phrases_state.SUFFIXES)
@@ -171,6 +189,8 @@ def _respell(rng: Random, noun: str) -> str:
 def ask(rng: Random, family: Family, key: str) -> str:
     """Word a question about a fact."""
     key = _lower_key(rng, key)
+    if key.startswith('our ') and rng.random() < LOWER_SHARE:
+        key = f'my {key[4:]}'
     is_paraphrase = family.name in phrases_paraphrase.PARAPHRASE_NAMES
     if is_paraphrase:
         generic, prefixes = phrases_paraphrase.ASK_PLAINLY, phrases_state.PLAIN_ASK_PREFIXES
@@ -181,7 +201,7 @@ def ask(rng: Random, family: Family, key: str) -> str:
     else:
         key = _respell(rng, key)
         template = rng.choice(generic).replace('{n}', _respell(rng, rng.choice(family.nouns)))
-    template = template.replace('{k}', key) if key.startswith(('my ', 'the ')) else template
+    template = template.replace('{k}', key) if key.startswith(ARTICLES) else template
     suffixes = (' Please.',) if is_paraphrase else phrases_state.ASK_SUFFIXES
     return _finish(rng, fill(_decorate(rng, template, prefixes, suffixes), key))
 

@@ -68,6 +68,13 @@ EVENTS = tuple(
         'match|doctor appointment|wedding|board meeting|video call|theatre play|massage|school run'
     ).split('|')
 )
+MEETINGS = ('meeting', 'dinner', 'lunch', 'call', 'appointment', 'coffee', 'interview', 'lesson')
+PLACES = tuple(
+    (
+        'airport|station|office|school|hospital|hotel|theatre|harbour|museum|bakery|bank|stadium|'
+        'city hall|restaurant|garage|clinic|market|campsite|ferry terminal|border|library|church'
+    ).split('|')
+)
 OCCASIONS = (
     *(f'on {day}' for day in values.DAYS),
     *'at the bakery|in town|after lunch|tonight|tomorrow morning|at the station|before dinner|at '
@@ -88,9 +95,11 @@ ATTRIBUTES: tuple[tuple[Maker, str], ...] = (
     (values.clock, 'check-in time|boarding time|wake-up time|bedtime|lunch break|closing time'),
     (values.first_name, 'tour guide|contact|favourite singer|best player|driver|middle name'),
     (values.mostly(values.LANGUAGES), 'native language|second language'),
+    (values.plate, 'licence plate|number plate|license plate|plate'),
+    (values.phone, 'phone number|mobile number|office number'),
 )  # fmt: skip
 ATTRIBUTE_MAKERS = tuple((attr, maker) for maker, line in ATTRIBUTES for attr in line.split('|'))
-OWN_ATTRIBUTES = ('home town', 'favourite food', 'favorite food')
+OWN_ATTRIBUTES = ('home town', 'favourite food', 'favorite food', 'phone number')
 THE_ATTRIBUTES = tuple(
     (
         'wifi password|wifi name|alarm word|room number|meeting point|tour guide|gate number|team '
@@ -253,6 +262,9 @@ PERSON: tuple[tuple[Family, Maker], ...] = (
     (person('language', 'language', 'speaks', '{k} talks to us in {v}.|{k} only understands {v}.',
             'What does {k} speak?|Which language does {k} speak?'),
      values.mostly(values.LANGUAGES)),
+    (person('school', 'school', 'goes to', '{k} attends {v}.|{k} is a pupil at {v}.',
+            'Which school does {k} go to?|Where does {k} go to school?|What school does {k} '
+            'attend?'), lambda rng: f'{values.invented(rng)} School'),
     (person('floor', 'floor', 'lives on floor', "{k}'s flat is on floor {v}.|{k} moved to floor "
             '{v}.', 'On which floor does {k} live?|Which floor does {k} live on?'),
      values.small_number),
@@ -270,6 +282,51 @@ PARKING = Family(
         'Where did I park?', 'Where is my car?', "Where's the car parked?", 'Where is the car?',
         'Where did we leave the car?', 'Where did I park the car?', 'Where did we park?',
         'Where have I parked?', 'I cannot find the car.',
+    ),
+    is_plain=False,
+)  # fmt: skip
+
+
+OWN_NAME = Family(
+    'own name',
+    ('my name', 'my first name'),
+    'your name is {v}.',
+    (
+        'My name is {v}.', 'I am {v}.', 'Call me {v}.', 'Please call me {v}.', "I'm {v}.",
+        'You can call me {v}.', 'This is {v} speaking.', 'I am called {v}.', 'They call me {v}.',
+    ),
+    (
+        'What is my name?', 'Who am I?', 'Do you know my name?', 'What am I called?',
+        'How do you call me?', 'Do you remember who I am?', "What's my name?", 'Who is speaking?',
+    ),
+)  # fmt: skip
+NUMBER = Family(
+    'number',
+    ('the number', 'that number', 'the number I told you'),
+    'the number is {v}.',
+    (
+        'Remember the number {v}.', 'The number is {v}.', 'Keep the number {v} in mind.',
+        'Note the number {v}.', 'Please note {v}.', 'Please remember {v}.', 'Remember {v}.',
+        'Write down {v}.', 'Save the number {v}.',
+    ),
+    (
+        'What number did I tell you?', 'Which number did I tell you?', 'What was that number?',
+        'Which number was it?', 'What number was it?', 'What number should you remember?',
+    ),
+)  # fmt: skip
+DUE = Family(
+    'due',
+    ('the time for the {k}', 'our time at the {k}'),
+    'you need to be at the {k} {v}.',
+    (
+        'We need to be at the {k} {v}.', 'I have to be at the {k} {v}.', 'We are due at the {k} '
+        '{v}.', 'We must be at the {k} {v}.', 'They expect us at the {k} {v}.', 'I should be at '
+        'the {k} {v}.', 'I need to be at the {k} {v}.', 'Somebody waits at the {k} {v}.',
+    ),
+    (
+        'When do we need to be at the {k}?', 'When do I have to be at the {k}?',
+        'When are we due at the {k}?', 'What time must we be at the {k}?',
+        'When should I be at the {k}?', 'What time do we need to be at the {k}?',
     ),
     is_plain=False,
 )  # fmt: skip
@@ -305,10 +362,11 @@ def attribute_key(rng: Random) -> Keyed:
         return Keyed(ATTRIBUTE, f'the {rng.choice(THE_ATTRIBUTES)}', values.word)
     if roll < values.LISTED_SHARE / 2:
         maker = rng.choice((values.word, values.small_number, values.mostly(values.COLOURS)))
-        owner = rng.choice(('my', 'the', f"{_owner(rng)}'s"))
+        owner = rng.choice(('my', 'the', 'our', f"{_owner(rng)}'s"))
         return Keyed(ATTRIBUTE, f'{owner} {values.syllables(rng)}', maker)
     is_own = roll < 3 * values.LISTED_SHARE / 2 or attribute in OWN_ATTRIBUTES
-    owner = 'my' if is_own else f"{_owner(rng)}'s"
+    own = 'our' if rng.random() < values.LISTED_SHARE / 3 else 'my'
+    owner = own if is_own else f"{_owner(rng)}'s"
     return Keyed(ATTRIBUTE, f'{owner} {attribute}', maker)
 
 
@@ -325,12 +383,17 @@ def item_key(rng: Random) -> Keyed:
 
 def event_key(rng: Random) -> Keyed:
     """Choose an appointment."""
-    return Keyed(EVENT, rng.choice(EVENTS), values.when)
+    event = rng.choice(EVENTS)
+    if rng.random() < values.LISTED_SHARE / 2:
+        event = f'{rng.choice(MEETINGS)} with {values.first_name(rng)}'
+    elif rng.random() < values.LISTED_SHARE / 4:
+        event = values.syllables(rng)
+    return Keyed(EVENT, event, values.when)
 
 
 def reminder_key(rng: Random) -> Keyed:
     """Choose the occasion of a reminder."""
-    return Keyed(REMINDER, rng.choice(OCCASIONS), values.one_of(values.ERRANDS))
+    return Keyed(REMINDER, rng.choice(OCCASIONS), values.errand)
 
 
 def person_key(rng: Random) -> Keyed:
@@ -339,14 +402,22 @@ def person_key(rng: Random) -> Keyed:
     return Keyed(family, _owner(rng), maker)
 
 
-def parking_key(rng: Random) -> Keyed:
-    """Return the only parking fact there is."""
-    del rng
-    return Keyed(PARKING, 'car', values.parking)
+def due_key(rng: Random) -> Keyed:
+    """Choose where somebody has to be."""
+    return Keyed(DUE, rng.choice(PLACES), values.when)
+
+
+def single_key(rng: Random) -> Keyed:
+    """Choose a fact of which there is only one."""
+    return rng.choice((
+        Keyed(PARKING, 'car', values.parking),
+        Keyed(OWN_NAME, 'me', values.first_name),
+        Keyed(NUMBER, 'number', values.code),
+    ))
 
 
 KEYS = (
     code_key, code_key, name_key, name_key, attribute_key, attribute_key, attribute_key, box_key,
     box_key, item_key, item_key, event_key, reminder_key, person_key, person_key, person_key,
-    parking_key,
+    single_key, single_key, due_key,
 )  # fmt: skip

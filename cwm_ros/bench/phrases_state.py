@@ -198,7 +198,11 @@ SMALL_TALK: tuple[tuple[str, str], ...] = tuple(
          'times.|There were {n} cars at the border.|We will see {c} one day.|{p} and {q} are '
          'asleep.|{p} told a story about {c}.|We met {p} in {c} last year.|It took {n} minutes to '
          'get out of {c}.|{p} is singing.|The bus to {c} had {n} seats.|{q} laughed at {p}.|I '
-         'read a book about {c}.|Nobody believed {p}.|We counted {n} cows.|They built {n} new '
+         'read a book about {c}.|{p} goes to the {w}.|Yesterday {p} found a {w}.|The {w} costs {n} '
+         'euros.|We bought {n} {w} bars.|Can you believe that {p} ate {n} pancakes?|I dreamt of a '
+         '{w}.|{p} has never seen a {w}.|We waited {n} minutes for {p}.|The {w} was full.|I think '
+         '{p} will love the {w}.|There are {n} steps up to the {w}.|{p} broke a {w} last week.|The '
+         '{w} in {c} closes early.|My neighbour talks a lot about {w}.|Nobody believed {p}.|We counted {n} cows.|They built {n} new '
          'houses in {c}.|{p} wants a window seat.|Somebody sold {n} lemons to {p}.', OKAY),
         ('Honk the horn.|Clean the windscreen.|Skip this song.|Next song.|Fold the mirrors.|Lock '
          'the doors.|Unlock the doors.|Open the trunk.|Close the roof.|Flash the lights once.|Start '
@@ -214,4 +218,5 @@ def small_talk(rng: Random) -> tuple[str, str]:
     if '{' in line:
         line = line.replace('{c}', values.city(rng)).replace('{p}', values.first_name(rng))
         line = line.replace('{q}', values.first_name(rng)).replace('{n}', values.small_number(rng))
+        line = line.replace('{w}', values.syllables(rng))
     return line, reply

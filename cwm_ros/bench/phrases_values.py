@@ -100,12 +100,39 @@ ERRANDS = tuple(
 ONSETS = tuple('b d f g k l m n p r s t v z br dr fl gr kl pr st tr sh ch w h j'.split())
 NUCLEI = ('a', 'e', 'i', 'o', 'u', 'a', 'e', 'o', 'ai', 'ou', 'ei')
 CODAS = ('', '', '', 'n', 'r', 'l', 's', 'm', 'k', 't', 'x')
+FRAGMENTS = tuple(
+    (
+        'bis cuit lin coln pla za ter son ing ham ford wood ster mont gar den field burg stone '
+        'wick ley ton ville land berg man er el an or ic us um ash bel cor dal ev fen gul har isk '
+        'jun kov lam mer nor ost pen qui ras sel tar ul vin wes xan yor zed bright black well sand '
+        'moor cliff spring gold silver thorn apple berry fish bird light house way mark point '
+        'cross bridge chi cka doo ffle gg hop itt jel kno ll mu nny oo pper qua rri ss tto uck vvy'
+    ).split()
+)
+TITLES = tuple(
+    (
+        'Grand Royal Blue Golden Old New Little Central White Red Green Silver Happy Wild Sunny '
+        'North South East West Great Saint Park Hotel Cafe Villa Casa Lake City'
+    ).split()
+)
+THINGS = tuple(
+    (
+        'tent|lamp|printer|parcel|bike|lawn mower|tickets|shoes|cake|chairs|guitar|window|keys|'
+        'batteries|medicine|stamps|wine|cheese|fruit|paint|screws|books|curtains|heater|camera'
+    ).split('|')
+)
+VERBS = tuple(
+    'buy|get|call|pick up|return|clean|fix|order|find|bring|sell|check|visit|ask for|pay for|'
+    'write to|look for|thank|repair|wash'.split('|')
+)
 MAX_HOUR = 23
 LISTED_SHARE = 0.5
 
 
 def syllables(rng: Random) -> str:
     """Build a lower-case word that no list holds."""
+    if rng.random() < LISTED_SHARE:
+        return ''.join(rng.choices(FRAGMENTS, k=rng.choice((2, 2, 3))))
     word = ''
     for _ in range(rng.choice((2, 2, 2, 3))):
         word += rng.choice(ONSETS) + rng.choice(NUCLEI)
@@ -145,8 +172,13 @@ def address(rng: Random) -> str:
 
 def word(rng: Random) -> str:
     """Choose or build a word such as a password or a nickname."""
-    if rng.random() < LISTED_SHARE:
+    kind = rng.randrange(8)
+    if kind < 2:  # noqa: PLR2004
         return rng.choice(COLOURS) + rng.choice(('fox', 'bird', 'moon', 'stone', 'leaf', 'wind'))
+    if kind < 4:  # noqa: PLR2004
+        return f'{rng.choice(TITLES)} {invented(rng)}'
+    if kind == 4:  # noqa: PLR2004
+        return syllables(rng) + digits(rng, rng.randint(1, 4))
     return syllables(rng) if rng.random() < LISTED_SHARE else invented(rng)
 
 
@@ -161,8 +193,26 @@ def code(rng: Random) -> str:
 
 
 def phone(rng: Random) -> str:
-    """Build a telephone number of six digits."""
-    return f'{digits(rng, 3)} {digits(rng, 3)}' if rng.random() < LISTED_SHARE else digits(rng, 6)
+    """Build a telephone number."""
+    lengths = rng.choice(((3, 3), (6,), (3, 4), (4, 4), (3, 3, 4), (3, 2, 2), (8,)))
+    return ' '.join(digits(rng, length) for length in lengths)
+
+
+def plate(rng: Random) -> str:
+    """Build a licence plate."""
+    letters = ''.join(rng.choices('ABCDEFGHKLMNPRSTVWXYZ', k=rng.choice((1, 2, 3))))
+    return f'{letters} {digits(rng, rng.choice((3, 4)))}'
+
+
+def errand(rng: Random) -> str:
+    """Choose or build something to do."""
+    kind = rng.randrange(6)
+    if kind < 2:  # noqa: PLR2004
+        return rng.choice(ERRANDS)
+    if kind == 2:  # noqa: PLR2004
+        return f'{rng.choice(VERBS)} {first_name(rng)}'
+    thing = syllables(rng) if kind == 3 else rng.choice(THINGS)  # noqa: PLR2004
+    return f'{rng.choice(VERBS)} {rng.choice(("the ", "the ", "a ", "some ", "my ", ""))}{thing}'
 
 
 def small_number(rng: Random) -> str:
@@ -172,6 +222,8 @@ def small_number(rng: Random) -> str:
 
 def clock(rng: Random) -> str:
     """Build a time of day."""
+    if rng.random() < LISTED_SHARE / 4:
+        return f'{rng.randint(1, 12)} {rng.choice(("am", "pm"))}'
     return f'{rng.randint(1, MAX_HOUR)}:{rng.choice(("00", "15", "30", "45", "10", "20", "40"))}'
 
 
@@ -182,11 +234,16 @@ def date(rng: Random) -> str:
 
 def when(rng: Random) -> str:
     """Build the time of an appointment."""
-    kind = rng.randrange(4)
-    if kind == 0:
+    kind = rng.randrange(9)
+    if kind < 2:  # noqa: PLR2004
         return f'at {clock(rng)}'
-    if kind == 1:
+    if kind == 2:  # noqa: PLR2004
         return f'on {date(rng)}'
+    if kind == 3:  # noqa: PLR2004
+        return rng.choice((f'tomorrow at {clock(rng)}', f'at {clock(rng)} tomorrow'))
+    if kind == 4:  # noqa: PLR2004
+        day = rng.choice(DAYS)
+        return rng.choice((f'next {day}', f'on {day}', f'{day} at {clock(rng)}', 'tomorrow'))
     return f'on {rng.choice(DAYS)} at {clock(rng)}'
 
 

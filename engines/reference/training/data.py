@@ -15,6 +15,7 @@ import re
 from typing import NamedTuple, TYPE_CHECKING
 
 from cwm_ros.bench.dialogues import training_talk
+from cwm_ros.bench.dialogues_talk import ANSWER_WEIGHT
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
@@ -84,15 +85,16 @@ class Encoder:
         """Return the text of tokens."""
         return self._tokenizer.decode(ids)
 
-    def line(self, line: Line, sequence: Sequence) -> None:
-        """Append a rendered line."""
+    def line(self, line: Line, sequence: Sequence, *, is_answer_free: bool = False) -> None:
+        """Append a rendered line; answers in it count nothing if they must not be learnt."""
+        is_void = is_answer_free and line.parts[0].weight == ANSWER_WEIGHT
         ids, weights, _ = sequence
         ids.append(self._roles[line.role.value])
         weights.append(1)
         space, weight = ' ', 1
         for part in line.parts:
             encoded = self.text(space + part.text)
-            space, weight = '', int(part.weight)
+            space, weight = '', 0 if is_void else int(part.weight)
             ids += encoded
             weights += [weight] * len(encoded)
         ids.append(self.end)
@@ -133,7 +135,7 @@ class _Holed:
         for talk in training_talk(seed):
             for line in talk.lines[len(self.starts) :]:
                 self.starts.append(len(self.sequence.ids))
-                self.encoder.line(line, self.sequence)
+                self.encoder.line(line, self.sequence, is_answer_free=True)
             if len(self.sequence.ids) >= self.total:
                 return talk
         raise AssertionError

@@ -169,8 +169,8 @@ class Scores:
         stale = asker.says([asker.branch(q, q.stale or '!') for q in questions])
         for question, *outcome in zip(questions, exact, abstained, stale, strict=True):
             is_exact, is_abstained, is_stale = outcome
-            counts = Counter(n=1, exact=is_exact, abstained=is_abstained, stale=is_stale)
-            counts['with_stale'] = bool(question.stale)
+            counts = Counter(n=1, exact=int(is_exact), abstained=int(is_abstained))
+            counts.update(stale=int(is_stale), with_stale=int(bool(question.stale)))
             self.kinds[question.kind.value].update(counts)
             if question.kind in {Kind.FACT, Kind.CORRECTED, Kind.RE_ENTRY_FACT}:
                 distance = len(asker.ids) - asker.starts[question.sources[0]]
