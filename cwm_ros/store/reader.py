@@ -116,7 +116,8 @@ class ProfileReader:
     """
 
     def __init__(self, settings: StorageSettings, profile: str, clock: Callable[[], int]) -> None:
-        root = settings.root.absolute()
+        # A linked root is the owner's choice; below it no link is followed.
+        root = settings.root.resolve()
         self._folder = root / 'profiles' / layout.check_name('profile', profile)
         self._windows = self._folder / 'windows'
         self._chunks = self._folder / 'chunks'

@@ -416,6 +416,17 @@ def test_a_store_does_not_follow_a_linked_folder(tmp_path: Path, window: Manifes
         pass
 
 
+def test_a_linked_root_is_the_owners_choice(tmp_path: Path) -> None:
+    (tmp_path / 'data').mkdir()
+    root = tmp_path / 'store'
+    root.symlink_to(tmp_path / 'data')
+    for writable in (True, False):
+        with Store.open(makers.settings(root), writable=writable, clock=makers.clock) as store:
+            if writable:
+                makers.commit(store, 'w')
+            assert store.verify('w', makers.check_payload).ok
+
+
 def test_swapped_window_files_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / 'profiles' / 'default' / 'windows'
     with Store.open(makers.settings(tmp_path), writable=True, clock=makers.clock) as store:
