@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cwm_ros.codec.kernels import Kernels
     from cwm_ros.engine import Engine
+    from cwm_ros.kv import TokenArray
     from cwm_ros.model import ChatRenderer
     from cwm_ros.plan import ThawStep
     from cwm_ros.store import ChunkEntry, ChunkHeader, Store, Window
@@ -63,11 +64,19 @@ def restore_session(
             hint='raise engine.context_tokens, or use a model with a longer context',
         )
     session = Session(engine, chat, stop_ids, turns=turns, tokens=tokens, turn_stops=stops)
-    is_same = manifest is not None and (manifest.identity.model, manifest.spec) == (
-        identity.model,
-        engine.spec,
-    )
-    return session, manifest.chunks if manifest is not None and is_same else ()
+    if manifest is None or manifest.identity.model != identity.model:
+        return session, ()
+    if manifest.spec != engine.spec:
+        return session, ()
+    same = _common_length(manifest.tokens, session.tokens)
+    return session, tuple(entry for entry in manifest.chunks if entry.stop <= same)
+
+
+def _common_length(a: TokenArray, b: TokenArray) -> int:
+    """Return how many tokens two conversations have in common at their beginning."""
+    length = min(len(a), len(b))
+    differs = np.flatnonzero(a[:length] != b[:length])
+    return int(differs[0]) if len(differs) else length
 
 
 class _Buffers(threading.local):
