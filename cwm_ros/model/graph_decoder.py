@@ -24,11 +24,16 @@ import numpy as np
 from cwm_ros.model.rope import rope_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cwm_ros.kv import FloatArray
     from cwm_ros.model.graph_writer import GraphWriter
     from cwm_ros.model.spec import ModelSpec
     from cwm_ros.model.weights import Weights
 
 OPSETS = {'delta': 17, 'scatter': 24}
+HIDDEN = -30000.0
+"""Added to a score it gives a share of exactly zero, in float16 too."""
 INT64_MAX = (1 << 63) - 1
 
 
@@ -98,7 +103,10 @@ class _Decoder:
         """Return q and k after RoPE, and v, each [1, heads, T, D], with as few nodes as can be."""
         w, spec, name = self.w, self.spec, f'l{layer}'
         source = f'model.layers.{layer}.self_attn.'
-        joint = self._linear(x, [f'{source}{p}_proj' for p in 'qkv'], f'{name}/qkv')
+        # The scale of attention is folded into q: with a scale of 1, ONNX Runtime multiplies one
+        # row of queries without first packing the keys, which halves the time of a step.
+        scales = {f'{source}q_proj': spec.head_dim**-0.5}
+        joint = self._linear(x, [f'{source}{p}_proj' for p in 'qkv'], f'{name}/qkv', scales)
         num_turned = spec.num_heads + spec.num_kv_heads
         shape = w.ints(1, -1, num_turned + spec.num_kv_heads, spec.head_dim)
         heads = w.node('Reshape', [joint, shape], f'{name}/heads')
@@ -119,14 +127,24 @@ class _Decoder:
         product = w.node('Mul', [silu, f'{name}/up'], f'{name}/gated')
         return self._linear(product, [f'{source}down_proj'], f'{name}/down')
 
-    def _linear(self, x: str, sources: list[str], name: str) -> str:
+    def _linear(
+        self, x: str, sources: list[str], name: str, scales: Mapping[str, float] | None = None
+    ) -> str:
         """Multiply by the published projections (rows are outputs) side by side."""
-        matrix = np.concatenate([self.weights.get(f'{s}.weight') for s in sources]).T.copy()
+
+        def joined(kind: str) -> FloatArray:
+            parts = [
+                self.weights.get(f'{s}.{kind}') * np.float32((scales or {}).get(s, 1))
+                for s in sources
+            ]
+            return np.concatenate(parts)
+
+        matrix = joined('weight').T.copy()
         y = self.w.node('MatMul', [x, self.w.constant(f'{name}/weight', matrix)], f'{name}/y')
         if f'{sources[0]}.bias' not in self.spec.tensor_shapes():
             return y
-        bias = np.concatenate([self.weights.get(f'{s}.bias') for s in sources])
-        return self.w.node('Add', [y, self.w.constant(f'{name}/bias', bias)], f'{name}/y_bias')
+        bias = self.w.constant(f'{name}/bias', joined('bias'))
+        return self.w.node('Add', [y, bias], f'{name}/y_bias')
 
     def _head(self, hidden: str) -> None:
         w, spec = self.w, self.spec
@@ -164,8 +182,12 @@ class ScatterDecoder(_Decoder):
     position_dtype = 'int64'
 
     def masks(self) -> str:
-        self.w.input('write_indices', 'int64', [1])
-        return self.w.input('attn_mask', 'bool', [1, 1, 'T', 'S'])
+        w = self.w
+        w.input('write_indices', 'int64', [1])
+        mask = w.input('attn_mask', 'bool', [1, 1, 'T', 'S'])
+        shown = w.constant('shown', np.array(0, np.float32))
+        hidden = w.constant('masked', np.array(HIDDEN, np.float32))
+        return w.node('Where', [mask, shown, hidden], 'added_mask')  # once, not in each layer
 
     def norm(self, x: str, weight: str, name: str) -> str:
         attributes = {'epsilon': self.spec.norm_eps, 'axis': -1}
@@ -183,8 +205,7 @@ class ScatterDecoder(_Decoder):
             self.w.node('TensorScatter', [past, rows, 'write_indices'], present, {'axis': 2})
         self.present(layer, 'S')
         inputs = [q, f'present_key_{layer}', f'present_value_{layer}', mask]
-        scale = {'scale': self.spec.head_dim**-0.5}
-        return self.w.node('Attention', inputs, f'l{layer}/attention', scale)
+        return self.w.node('Attention', inputs, f'l{layer}/attention', {'scale': 1.0})
 
 
 class DeltaDecoder(_Decoder):
@@ -243,10 +264,8 @@ class DeltaDecoder(_Decoder):
         w.node('Identity', [k], f'present_key_{layer}')
         w.node('Identity', [v], f'present_value_{layer}')
         self.present(layer, 'T')
-        scale = w.constant('scale', np.array(spec.head_dim**-0.5, np.float32))
-        scaled = w.node('Mul', [q, scale], f'{name}/q_scaled')
         shape = w.ints(1, spec.num_kv_heads, -1, spec.head_dim)
-        groups = w.node('Reshape', [scaled, shape], f'{name}/q_groups')
+        groups = w.node('Reshape', [q, shape], f'{name}/q_groups')
         old = self._scores(groups, past_key, 'attn_mask', f'{name}/old')
         new = self._scores(groups, k, self._tiled(mask), f'{name}/new')
         scores = w.node('Concat', [old, new], f'{name}/scores', {'axis': -1})
