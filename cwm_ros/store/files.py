@@ -35,12 +35,6 @@ if TYPE_CHECKING:
 
 TMP_SUFFIX = '.tmp'
 LOCK_POLL_S = 0.02
-READ_PIECE_BYTES = 1 << 17
-"""
-Longest read. The kernel then reads ahead by itself, in large pages, while we copy; a read of a
-whole chunk waits for all of it, and it and `POSIX_FADV_WILLNEED` fill the page cache with small
-pages: 1.3 to 1.9 times slower cold, and 1.7 times slower to copy when read again.
-"""
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _WRITE_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -224,19 +218,24 @@ def open_regular(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def read_into(descriptor: int, path: Path, buffers: Sequence[Buffer], offset: int = 0) -> int:
-    """Fill ``buffers`` from ``offset``; return the number of bytes, fewer only at the end."""
+    """
+    Fill ``buffers`` from ``offset``; return the number of bytes, fewer only at the end.
+
+    Each buffer is a read of its own. A short first one, such as a head, makes the kernel read
+    the rest ahead by itself, in large pages, while we copy. One read of a whole cold file waits
+    for all of it and gets small pages, and so does `POSIX_FADV_WILLNEED`: twice as slow cold,
+    and when read again.
+    """
     total = 0
-    for buffer in buffers:
-        view = memoryview(buffer).cast('B')
-        done = 0
-        while done < len(view):
-            with translated(path):
-                piece = view[done : done + READ_PIECE_BYTES]
-                count = os.preadv(descriptor, [piece], offset + total)
-            if count == 0:
-                return total
-            done += count
-            total += count
+    with translated(path):
+        for buffer in buffers:
+            view = memoryview(buffer).cast('B')
+            while len(view):
+                count = os.preadv(descriptor, [view], offset + total)
+                if count == 0:
+                    return total
+                total += count
+                view = view[count:]
     return total
 
 
