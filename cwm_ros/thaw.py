@@ -138,7 +138,8 @@ class Thaw:
         self._clock = clock
         self._began = began
         self._queue = deque(step for step in steps if step.entry or step.is_usable_part)
-        self._wanted = {step.start for step in steps if step.is_usable_part}
+        self._usable = {step.start for step in steps if step.is_usable_part}
+        self._wanted = self._usable
         self._finished: SimpleQueue[tuple[ThawStep, CwmError | None]] = SimpleQueue()
         self._in_flight: set[int] = set()
         self._max_in_flight = 2 * num_threads
@@ -171,14 +172,13 @@ class Thaw:
         """Return how far the thaw is now."""
         resident = self.session.engine.resident
         done = {s.start for s in self.steps if resident.covers(s.start, s.stop)}
-        usable_part = {s.start for s in self.steps if s.is_usable_part}
         return ThawProgress(
             chunks_done=len(done),
             chunks_total=len(self.steps),
             bytes_loaded=self._counts.bytes_loaded,
             reused_tokens=self._counts.reused_tokens,
             recomputed_tokens=self._counts.recomputed_tokens,
-            is_usable=usable_part <= done,
+            is_usable=self._usable <= done,
             is_answerable=self._wanted <= done,
             is_complete=self.is_complete,
             elapsed_s=self._clock() - self._began,
@@ -222,7 +222,7 @@ class Thaw:
 
         """
         self._submit()
-        if self._queue and self._queue[0].entry is None and not self._in_flight:
+        if self._queue and self._queue[0].entry is None and not self._usable & self._in_flight:
             step = self._queue.popleft()
             self._compute(step.start, step.stop, cancel)
             return True
@@ -294,7 +294,7 @@ class Thaw:
             self._queue.appendleft(lost)
         else:
             # Computing it before the chunks in front of it are there would not help an answer.
-            self._wanted.discard(step.start)
+            self._wanted = self._wanted - {step.start}
 
     def _next_unsound(self) -> tuple[int, int] | None:
         ranges = self.session.unsound()

@@ -1,0 +1,471 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A thaw under a microscope: chunks arrive when the test says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cwm_ros import manager as manager_module
+from cwm_ros.answer import Answer, Delta, Request, When
+from cwm_ros.errors import EngineError, FormatError, InterruptedOperation, StorageError
+from cwm_ros.kv import Role, Turn
+from cwm_ros.restore import ChunkReader
+from cwm_ros.thaw import ThawProgress
+from tests.fakes import (
+    assert_true_kv,
+    assert_verified,
+    chunk_files,
+    complete,
+    freeze,
+    Gate,
+    HashEngine,
+    ingest,
+    make_window,
+    say,
+    story,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cwm_ros.manager import Manager
+    from tests.conftest import OpenManager
+
+CHUNK = 128
+NUM_TURNS = 14
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Return the gate through which all chunks of the next thaw come."""
+    gate = Gate(lambda step: None)  # noqa: ARG005
+
+    def through_gate(*args: object) -> Gate:
+        gate.load = ChunkReader(*args)  # type: ignore[arg-type]
+        return gate
+
+    monkeypatch.setattr(manager_module, 'ChunkReader', through_gate)
+    yield gate
+    for event in gate.closed.values():
+        event.set()
+
+
+def block(gate: Gate, *starts: int) -> None:
+    gate.closed |= {start: threading.Event() for start in starts}
+
+
+def release(gate: Gate) -> None:
+    for event in gate.closed.values():
+        event.set()
+
+
+def frozen(open_fake: OpenManager, *, name: str = 'trip') -> int:
+    """Make a window and return the number of its tokens."""
+    with open_fake() as manager:
+        make_window(manager, name, NUM_TURNS)
+        return manager.session.num_tokens
+
+
+def middle_starts(manager: Manager) -> list[int]:
+    assert manager.thaw is not None
+    return [step.start for step in manager.thaw.steps if not step.is_usable_part]
+
+
+def deltas(events: list[object]) -> str:
+    return ''.join(event.text for event in events if isinstance(event, Delta))
+
+
+def test_progress_tells_usable_then_complete(open_fake: OpenManager) -> None:
+    num_tokens = frozen(open_fake)
+    manager = open_fake(thaw={'io_threads': 1})
+    thaw = manager.open_window('trip')
+    seen = [thaw.progress()]
+    while thaw.advance(wait=True):
+        seen.append(thaw.progress())
+    usable = [step for step in thaw.steps if step.is_usable_part]
+
+    assert [p.chunks_done for p in seen] == list(range(len(thaw.steps) + 1))
+    assert [p.is_usable for p in seen].index(True) == len(usable)
+    assert [p.is_complete for p in seen].index(True) == len(thaw.steps)
+    assert [p.bytes_loaded for p in seen] == sorted(p.bytes_loaded for p in seen)
+    assert [p.elapsed_s for p in seen] == sorted(p.elapsed_s for p in seen)
+    assert str(seen[0].fidelity) == f'PARTIAL(0 of {num_tokens})'
+    assert str(seen[-1].fidelity) == 'EXACT'
+    assert seen[-1].reused_tokens == num_tokens
+    assert not thaw.advance(wait=True)
+    assert_true_kv(manager.session)
+
+
+def test_an_answer_begins_when_usable_and_the_rest_arrives_meanwhile(
+    open_fake: OpenManager, gate: Gate
+) -> None:
+    frozen(open_fake)
+    block(gate, *(CHUNK * i for i in range(2, 5)))
+    manager = open_fake(thaw={'relevant_chunks': 0, 'io_threads': 1})
+    thaw = manager.open_window('trip')
+    events: list[object] = []
+    for event in manager.say(Request(text=story(50, 3), when=When.USABLE, max_tokens=20)):
+        events.append(event)
+        if isinstance(event, Delta) and len(deltas(events)) == 1:
+            assert str(thaw.progress().fidelity).startswith('PARTIAL')
+            assert thaw.progress().is_usable
+            assert not thaw.is_complete
+            release(gate)
+    answer = events[-1]
+
+    assert isinstance(answer, Answer)
+    assert answer.fidelity.startswith('PARTIAL')
+    assert answer.is_provisional
+    assert answer.text == deltas(events).strip()
+    assert_true_kv(manager.session)
+    complete(manager)
+    assert str(manager.session.fidelity) == 'EXACT'
+    assert list(manager.session.provisional) == []
+    assert_true_kv(manager.session)
+
+
+def test_an_answer_does_not_begin_before_the_window_is_usable(
+    open_fake: OpenManager, gate: Gate
+) -> None:
+    num_tokens = frozen(open_fake)
+    last = (num_tokens - 1) // CHUNK * CHUNK
+    block(gate, last)
+    manager = open_fake(thaw={'io_threads': 8})
+    thaw = manager.open_window('trip')
+    threading.Timer(0.05, release, [gate]).start()
+    events = list(manager.say(Request(text='Now?', when=When.USABLE)))
+    first = next(i for i, e in enumerate(events) if isinstance(e, Delta))
+    before = [e for e in events[:first] if isinstance(e, ThawProgress)]
+
+    assert before[-1].is_usable
+    assert not any(progress.is_answerable for progress in before[:-1])
+    assert thaw.warnings == ()
+    assert_true_kv(manager.session)
+
+
+def test_what_the_prompt_asks_for_comes_before_the_answer(open_fake: OpenManager) -> None:
+    with open_fake() as manager:
+        manager.create('trip')
+        ingest(manager, 6)
+        position = manager.session.num_tokens
+        manager.add_turns([Turn(role=Role.USER, text='The parking code is QXZ 4711.')])
+        ingest(manager, 8, seed=2)
+        complete(manager)
+        freeze(manager)
+    manager = open_fake(thaw={'io_threads': 1, 'relevant_chunks': 1})
+    thaw = manager.open_window('trip')
+    events = list(manager.say(Request(text='QXZ 4711?', max_tokens=1)))
+    first = next(i for i, e in enumerate(events) if isinstance(e, Delta))
+    asked = position // CHUNK * CHUNK
+
+    relevant = [s for s in thaw.steps if s.start == asked]
+    assert not relevant[0].is_usable_part
+    assert isinstance(events[first - 1], ThawProgress)
+    assert events[first - 1].is_answerable
+    assert manager.session.engine.resident.covers(asked, asked + CHUNK)
+
+
+def test_complete_waits_for_everything(open_fake: OpenManager) -> None:
+    frozen(open_fake)
+    manager = open_fake()
+    thaw = manager.open_window('trip')
+    answer = say(manager, 'Well?', When.COMPLETE)
+
+    assert thaw.is_complete
+    assert (answer.fidelity, answer.is_provisional) == ('EXACT', False)
+    assert list(manager.session.unsound()) == list(
+        manager.session.engine.resident.missing(0, manager.session.num_tokens)
+    )
+
+
+def test_now_waits_for_nothing(open_fake: OpenManager, gate: Gate) -> None:
+    num_tokens = frozen(open_fake)
+    block(gate, *range(0, num_tokens, CHUNK))
+    manager = open_fake(thaw={'io_threads': 1})
+    manager.open_window('trip')
+    # Chunks in flight are settled before the cache may grow, so they have to arrive.
+    threading.Timer(0.05, release, [gate]).start()
+    answer = say(manager, 'Now!', When.NOW)
+
+    assert answer.fidelity == f'PARTIAL({2 * CHUNK} of {num_tokens})'
+    assert answer.is_provisional
+    complete(manager)
+    assert_true_kv(manager.session)
+
+
+@pytest.mark.parametrize(
+    'failure',
+    [
+        FormatError(Path('chunk'), 'is damaged'),
+        StorageError('the device is gone'),
+        FileNotFoundError('gone'),
+        ValueError('a bug'),
+        MemoryError('no memory'),
+    ],
+)
+def test_a_usable_chunk_that_fails_is_computed_at_once(
+    open_fake: OpenManager, gate: Gate, failure: BaseException
+) -> None:
+    num_tokens = frozen(open_fake)
+    gate.failures[0] = failure
+    block(gate, *(CHUNK * i for i in range(2, 8)))
+    manager = open_fake(thaw={'io_threads': 8, 'relevant_chunks': 0})
+    thaw = manager.open_window('trip')
+    while not thaw.progress().is_usable:
+        thaw.advance(wait=True)
+
+    assert thaw.progress().recomputed_tokens == CHUNK
+    assert len(thaw.warnings) == 1
+    assert str(failure.args[0] if failure.args else failure) in thaw.warnings[0]
+    assert not thaw.is_complete
+    release(gate)
+    complete(manager)
+    assert_true_kv(manager.session)
+    assert thaw.progress().reused_tokens == num_tokens - CHUNK
+
+
+def test_a_relevant_chunk_that_fails_does_not_hold_up_the_answer(
+    open_fake: OpenManager, gate: Gate
+) -> None:
+    frozen(open_fake)
+    manager = open_fake(thaw={'io_threads': 1, 'relevant_chunks': 1})
+    manager.open_window('trip')
+    middle = middle_starts(manager)
+    manager.leave()
+    for start in middle:
+        gate.failures[start] = StorageError('gone')
+    manager.open_window('trip')
+    answer = say(manager, story(120, 5), When.USABLE)
+
+    assert answer.fidelity.startswith('PARTIAL'), 'it waited for the repair of everything'
+    complete(manager)
+    assert_true_kv(manager.session)
+
+
+def test_an_error_that_is_no_chunk_s_fault_reaches_the_caller(
+    open_fake: OpenManager, gate: Gate
+) -> None:
+    frozen(open_fake)
+    gate.failures[0] = EngineError('the accelerator is gone')
+    manager = open_fake()
+    manager.open_window('trip')
+    with pytest.raises(EngineError, match='accelerator'):
+        complete(manager)
+    manager.leave()
+
+    gate.failures.clear()
+    manager.open_window('trip')
+    complete(manager)
+    assert_true_kv(manager.session)
+
+
+def test_an_error_that_nobody_took_does_not_keep_a_window_open(
+    open_fake: OpenManager, gate: Gate
+) -> None:
+    frozen(open_fake)
+    gate.failures[0] = EngineError('the accelerator is gone')
+    with open_fake() as manager:
+        manager.open_window('trip')
+        with pytest.raises(EngineError, match='accelerator'):
+            manager.leave()
+        assert manager.window == ''
+        manager.leave()
+        make_window(manager, 'other', 2)
+
+
+@pytest.mark.parametrize('num_steps', [0, 1, 4])
+def test_another_window_is_opened_in_the_middle_of_a_thaw(
+    open_fake: OpenManager, num_steps: int
+) -> None:
+    with open_fake() as manager:
+        make_window(manager, 'trip', NUM_TURNS)
+        make_window(manager, 'other', NUM_TURNS, seed=4)
+    manager = open_fake()
+    thaw = manager.open_window('trip')
+    for _ in range(num_steps):
+        thaw.advance(wait=True)
+    manager.open_window('other')
+    complete(manager)
+
+    assert_true_kv(manager.session)
+    assert str(manager.session.fidelity) == 'EXACT'
+    assert not [t for t in threading.enumerate() if t.name.startswith('cwm-thaw-0')]
+
+
+@pytest.mark.parametrize('num_steps', range(0, 12, 2))
+def test_a_freeze_in_the_middle_of_a_thaw_keeps_all_chunks(
+    open_fake: OpenManager, num_steps: int
+) -> None:
+    frozen(open_fake)
+    with open_fake() as manager:
+        thaw = manager.open_window('trip')
+        before = chunk_files(manager)
+        for _ in range(num_steps):
+            thaw.advance(wait=True)
+        progress = freeze(manager)
+
+        assert progress.chunks_reused == progress.chunks_total == len(before)
+        assert chunk_files(manager) == before
+        complete(manager)
+        assert_true_kv(manager.session)
+    with open_fake() as manager:
+        thaw = manager.open_window('trip')
+        complete(manager)
+        assert thaw.progress().recomputed_tokens == 0
+        assert_verified(manager)
+
+
+def test_closing_in_the_middle_of_a_thaw_ends_its_threads(
+    open_fake: OpenManager, gate: Gate
+) -> None:
+    frozen(open_fake)
+    block(gate, CHUNK * 3, CHUNK * 4)
+    with open_fake() as manager:
+        thaw = manager.open_window('trip')
+        thaw.advance(wait=True)
+        threading.Timer(0.05, release, [gate]).start()
+
+    assert not [t for t in threading.enumerate() if t.name.startswith('cwm-thaw')]
+    with open_fake() as manager:
+        manager.open_window('trip')
+        complete(manager)
+        assert_true_kv(manager.session)
+
+
+def test_closing_does_not_wait_for_a_result_that_was_lost(
+    open_fake: OpenManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt may fall between a result's arrival and its taking."""
+    frozen(open_fake)
+    manager = open_fake()
+    thaw = manager.open_window('trip')
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(thaw, '_take', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            thaw.advance(wait=True)
+    closing = threading.Thread(target=thaw.close, daemon=True)
+    closing.start()
+    closing.join(10)
+
+    assert not closing.is_alive()
+    manager.leave()
+    manager.open_window('trip')
+    complete(manager)
+    assert_true_kv(manager.session)
+
+
+def test_a_thaw_resumes_where_another_was_closed(open_fake: OpenManager) -> None:
+    """The cache keeps nothing of a window that was left, so it begins anew."""
+    num_tokens = frozen(open_fake)
+    manager = open_fake()
+    for num_steps in (1, 3, 100):
+        thaw = manager.open_window('trip')
+        for _ in range(num_steps):
+            thaw.advance(wait=True)
+        assert_true_kv(manager.session)
+
+    assert thaw.progress().reused_tokens == num_tokens
+
+
+def test_a_prompt_that_is_cancelled_while_it_waits(open_fake: OpenManager) -> None:
+    frozen(open_fake)
+    manager = open_fake()
+    manager.open_window('trip')
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(InterruptedOperation):
+        list(manager.say(Request(text='Well?'), cancel))
+
+    assert manager.session.turns[-1].text == 'Well?'
+    assert list(manager.store.window('trip').turns) == manager.session.turns
+    say(manager, 'And now?')
+    complete(manager)
+    assert_true_kv(manager.session)
+    freeze(manager)
+    assert_verified(manager)
+
+
+def test_a_prompt_that_is_cancelled_in_its_prefill(open_fake: OpenManager) -> None:
+    frozen(open_fake)
+    manager = open_fake()
+    manager.open_window('trip')
+    complete(manager)
+    engine = manager.engine
+    assert isinstance(engine, HashEngine)
+    cancel = threading.Event()
+    begin = manager.session.num_tokens
+    engine.before_slice = lambda left: left > begin + 60 and cancel.set()
+    *_, answer = manager.say(Request(text=story(300, 8)), cancel)
+    engine.before_slice = int
+
+    assert isinstance(answer, Answer)
+    assert (answer.finish_reason, answer.text, answer.new_tokens) == ('cancelled', '', 0)
+    assert_true_kv(manager.session)
+    complete(manager)
+    assert str(manager.session.fidelity) == 'EXACT'
+    assert_true_kv(manager.session)
+
+
+def test_an_answer_that_is_cancelled_is_what_was_said(open_fake: OpenManager) -> None:
+    frozen(open_fake)
+    manager = open_fake()
+    manager.open_window('trip')
+    cancel = threading.Event()
+    events: list[object] = []
+    for event in manager.say(Request(text=story(9, 1), when=When.COMPLETE), cancel):
+        events.append(event)
+        if isinstance(event, Delta) and len(deltas(events)) >= 2:
+            cancel.set()
+    answer = events[-1]
+
+    assert isinstance(answer, Answer)
+    assert answer.finish_reason == 'cancelled'
+    assert answer.text == manager.session.turns[-1].text == deltas(events)
+    complete(manager)
+    assert_true_kv(manager.session)
+
+
+def test_a_repair_that_is_cancelled_goes_on_later(open_fake: OpenManager) -> None:
+    with open_fake() as manager:
+        manager.create('trip')
+        ingest(manager, NUM_TURNS)
+    manager = open_fake()
+    manager.open_window('trip')
+    cancel = threading.Event()
+    progress = manager.catch_up(cancel)
+    next(progress)
+    cancel.set()
+    with pytest.raises(InterruptedOperation):
+        list(progress)
+
+    assert_true_kv(manager.session)
+    freeze(manager)
+    complete(manager)
+    assert_true_kv(manager.session)
+    freeze(manager)
+    assert_verified(manager)
+
+
+def test_damaged_chunks_are_listed_until_they_are_discarded(
+    open_fake: OpenManager, tmp_path: Path, gate: Gate
+) -> None:
+    frozen(open_fake)
+    gate.failures[0] = FormatError(tmp_path, 'is damaged')
+    gate.failures[CHUNK] = StorageError('is busy')
+    manager = open_fake()
+    thaw = manager.open_window('trip')
+    complete(manager)
+
+    assert [entry.start for entry in thaw.damaged] == [0]
+    freeze(manager)
+    assert thaw.damaged == []
+    assert_verified(manager)
