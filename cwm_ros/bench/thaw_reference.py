@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Windows of the reference model, thawed by the real manager and engine, against recomputing."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cwm_ros.bench.dialogues import make_dialogue
+from cwm_ros.bench.thaw_contest import Contestant, Reached, WARM
+from cwm_ros.bench.thaw_peers import copy_limit, read_limit
+from cwm_ros.bench.thaw_synthetic import follow, own_bytes
+from cwm_ros.engine import LogitRows
+from cwm_ros.manager import Manager
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cwm_ros.config import Settings
+    from cwm_ros.kv import KVSpec, Turn
+
+SHORTEST_TOKENS = 1024
+RECOMPUTE_RUNS = 3
+SEED = 7
+
+
+def reference_lengths(trained_tokens: int) -> list[int]:
+    """Return 1K, 2K, 4K ... to the trained length."""
+    doublings = max(trained_tokens // SHORTEST_TOKENS, 1).bit_length()
+    return [SHORTEST_TOKENS << exponent for exponent in range(doublings)]
+
+
+def reference_case(case: str, num_tokens: int, settings: Settings) -> list[Contestant]:
+    """
+    Freeze a dialogue; return what brings it back.
+
+    Each thaw has a new engine, whose cache has not been touched: that is what a start meets.
+
+    Parameters
+    ----------
+    case
+        Names the rows and the window.
+    num_tokens
+        Most tokens of the window.
+    settings
+        With the store of this bench.
+
+    """
+    with Manager(settings) as manager:
+        _load_kernels(manager)
+        files = _write_window(manager, case, num_tokens)
+        header_bytes = own_bytes(manager.store, case)
+        decoded_bytes = manager.session.num_tokens * _token_bytes(manager.engine.spec)
+    chunks = [file for file in files if file.parent.name == 'chunks']
+    return [
+        Contestant(
+            case=case,
+            path='cwm',
+            run=lambda: _thaw(settings, case, header_bytes),
+            files=files,
+        ),
+        Contestant(
+            case=case,
+            path='recompute',
+            run=lambda: _recompute(settings, case),
+            states=(WARM,),
+            max_runs=RECOMPUTE_RUNS,
+        ),
+        read_limit(case, chunks),
+        copy_limit(case, decoded_bytes),
+    ]
+
+
+def _token_bytes(spec: KVSpec) -> int:
+    return spec.elements_per_token() * 4
+
+
+def _write_window(manager: Manager, name: str, num_tokens: int) -> list[Path]:
+    """Freeze a dialogue and return the store's files."""
+
+    def count(turn: Turn) -> int:
+        chat = manager.checkpoint.chat
+        return len(chat.render([turn], add_generation_prompt=False))
+
+    turns = make_dialogue(SEED, num_tokens, count).turns
+    if not manager.store.has_window(name):
+        manager.create(name)
+    manager.add_turns(turns[1:])
+    for _ in manager.catch_up():
+        pass
+    for _ in manager.freeze():
+        pass
+    folder = manager.settings.storage.root
+    return [file for file in folder.rglob('*') if file.is_file()]
+
+
+def _load_kernels(manager: Manager) -> None:
+    manager.warm_up()
+    manager.kernels.wait()
+
+
+def _thaw(settings: Settings, name: str, header_bytes: int) -> list[Reached]:
+    with Manager(settings) as manager:
+        _load_kernels(manager)
+        thaw = manager.open_window(name)
+        return follow(thaw, manager.time_to_header_s, header_bytes)
+
+
+def _recompute(settings: Settings, name: str) -> list[Reached]:
+    with Manager(settings) as manager:
+        manifest = manager.store.window(name).manifest
+        assert manifest is not None
+        began = time.perf_counter()
+        manager.engine.run(manifest.tokens, 0, rows=LogitRows.NONE)
+        return [Reached('complete', time.perf_counter() - began, 0)]
