@@ -15,7 +15,7 @@ from enum import Enum
 from random import Random
 from typing import TYPE_CHECKING
 
-from cwm_ros.bench import phrases, phrases_state
+from cwm_ros.bench import phrases, phrases_state, phrases_values
 from cwm_ros.bench.dialogues_talk import Line, Talk
 from cwm_ros.bench.dialogues_wording import ask, ask_state, state_parts
 from cwm_ros.kv import Role, Turn
@@ -123,7 +123,7 @@ def make_dialogue(
     steps = (
         [lambda: talk.tell(is_held=True)] * 17
         + [lambda: talk.tell_two(is_held=True)]
-        + [talk.tell] * 19  # noqa: RUF005
+        + [talk.tell] * 19
         + [talk.chat] * 29
         + [talk.correct] * 6
         + [talk.command] * 8
@@ -234,11 +234,11 @@ def demo_dialogue(
     rng = Random(seed)
     talk = Talk(rng=rng)
     talk.open(phrases_state.SYSTEM_PROMPT, phrases_state.CORE_SLOTS)
-    gate = phrases.Keyed(phrases.CODE, 'gate', phrases.values.code)
+    gate = phrases.Keyed(phrases.CODE, 'gate', phrases_values.code)
     fact = talk.tell_this(gate, DEMO_CODE, is_held=True)
     told = talk.lines[-2:]
     del talk.lines[-2:]
-    steps = [talk.tell] * 3 + [talk.chat] * 4 + [talk.command] + [talk.ask_open] * 3  # noqa: RUF005
+    steps = [talk.tell] * 3 + [talk.chat] * 4 + [talk.command] + [talk.ask_open] * 3
     used = BOS_TOKENS + count_tokens(talk.lines[0].turn)
     while used < num_tokens - STEP_TOKENS:
         before = len(talk.lines)

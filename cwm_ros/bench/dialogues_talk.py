@@ -17,6 +17,7 @@ from cwm_ros.bench.dialogues_wording import (
     ask,
     ask_state,
     ask_two,
+    casual,
     fact_id,
     odd,
     Part,
@@ -215,8 +216,8 @@ class Talk:
     def chat(self) -> None:
         """Exchange small talk."""
         line, reply = phrases_state.small_talk(self.rng)
-        self.say_text(Role.USER, odd(self.rng, line))
-        self.say_text(Role.ASSISTANT, reply)
+        self.say_text(Role.USER, odd(self.rng, casual(self.rng, line)))
+        self.say_text(Role.ASSISTANT, reply, ECHO_WEIGHT)
 
     def command(self) -> None:
         """Command a change of the vehicle's state; the assistant confirms it."""
@@ -238,7 +239,7 @@ class Talk:
     def ask_open(self) -> None:
         """Ask for a fact, most often one that was not asked for before."""
         rng = self.rng
-        if self._open and rng.random() < 0.9:  # noqa: PLR2004
+        if self._open and rng.random() < 0.9:
             at = rng.randrange(len(self._open))
             self._open[at], self._open[-1] = self._open[-1], self._open[at]
             self.ask_fact(self._open.pop())
@@ -252,14 +253,14 @@ class Talk:
     def ask_fact(self, fact: Fact, *, is_lost: bool = False) -> None:
         """Ask for a fact; a lost one is beyond the assistant's knowledge."""
         fact.is_asked = True
-        answer = (Part(phrases_state.UNKNOWN, ANSWER_WEIGHT),)
+        answer: tuple[Part, ...] = (Part(phrases_state.UNKNOWN, ANSWER_WEIGHT),)
         if not is_lost:
             answer = fact.answer(ANSWER_WEIGHT, ANSWER_VALUE_WEIGHT)
         self._respond(ask(self.rng, fact.family, fact.key), answer)
 
     def ask_two(self) -> None:
         """Ask for two facts at once."""
-        if len(self._open) < 2:  # noqa: PLR2004
+        if len(self._open) < 2:
             self.ask_open()
             return
         first, second = self.rng.sample(self._open, 2)
@@ -277,8 +278,11 @@ class Talk:
     def unknown_question(self) -> str:
         """Word a question that nothing said so far answers."""
         rng = self.rng
+        if rng.random() < phrases_state.BEYOND_SHARE:
+            line = phrases_state.fill_in(rng, rng.choice(phrases_state.BEYOND))
+            return casual(rng, line)
         absent = [slot for slot in phrases_state.SLOTS if slot.name not in self.state]
-        if absent and not self.last_reentry and rng.random() < 0.1:  # noqa: PLR2004
+        if absent and not self.last_reentry and rng.random() < 0.1:
             return ask_state(rng, rng.choice(absent))
         keyed = self.new_key()
         while keyed is None:

@@ -94,8 +94,10 @@ def odd(rng: Random, text: str) -> str:
     return text + rng.choice(phrases_state.ODDITIES) if rng.random() < ODD_SHARE else text
 
 
-def _casual(rng: Random, text: str) -> str:
-    """Write as people type: no capital at the start, no full stop, no apostrophe."""
+def casual(rng: Random, text: str) -> str:
+    """Now and then write as people type: no capital at the start, no full stop, no apostrophe."""
+    if rng.random() >= CASUAL_SHARE:
+        return text
     if text[-1:] in {'.', '?'} and rng.random() < 2 * CASUAL_SHARE:
         text = text[:-1]
     if "'" in text and rng.random() < NO_APOSTROPHE_SHARE:
@@ -128,7 +130,7 @@ def _decorate(rng: Random, text: str, prefixes: tuple[str, ...], suffixes: tuple
         text = sentence(rng.choice(prefixes) + _uncapital(text))
     if rng.random() < SUFFIX_SHARE:
         text = (text if text[-1:] in {'.', '?'} else f'{text}.') + rng.choice(suffixes)
-    return _casual(rng, text) if rng.random() < CASUAL_SHARE else text
+    return casual(rng, text)
 
 
 def _lower_key(rng: Random, key: str) -> str:
@@ -141,11 +143,11 @@ def _lower_key(rng: Random, key: str) -> str:
 def _finish(rng: Random, text: str) -> str:
     """Begin with a capital where the template did, and vary the apostrophe."""
     if "'" in text and rng.random() < CURLY_SHARE:
-        text = text.replace("'", '’')
+        text = text.replace("'", '\u2019')
     return text
 
 
-def tell(  # noqa: PLR0913
+def tell(
     rng: Random,
     family: Family,
     key: str,
@@ -192,6 +194,8 @@ def ask(rng: Random, family: Family, key: str) -> str:
     if key.startswith('our ') and rng.random() < LOWER_SHARE:
         key = f'my {key[4:]}'
     is_paraphrase = family.name in phrases_paraphrase.PARAPHRASE_NAMES
+    generic: tuple[str, ...]
+    prefixes: tuple[str, ...]
     if is_paraphrase:
         generic, prefixes = phrases_paraphrase.ASK_PLAINLY, phrases_state.PLAIN_ASK_PREFIXES
     else:

@@ -12,6 +12,16 @@ from __future__ import annotations
 from typing import NamedTuple, TYPE_CHECKING
 
 from cwm_ros.bench import phrases_values as values
+from cwm_ros.bench.phrases_things import (
+    ANIMALS,
+    EVENTS,
+    ITEMS,
+    LOCKS,
+    MEETINGS,
+    OCCASIONS,
+    PLACES,
+    RELATIONS,
+)
 
 if TYPE_CHECKING:
     from random import Random
@@ -39,47 +49,6 @@ class Keyed(NamedTuple):
     value: Maker
 
 
-RELATIONS = tuple(
-    (
-        'sister|brother|mother|father|wife|husband|daughter|son|uncle|aunt|cousin|boss|colleague|'
-        'neighbour|dentist|doctor|teacher|hairdresser|mechanic|landlord|friend|grandmother|mom|dad|'
-        'grandfather|niece|nephew|lawyer|trainer|best friend|roommate|assistant|plumber|coach'
-    ).split('|')
-)
-ANIMALS = ('dog', 'cat', 'horse', 'parrot', 'rabbit', 'hamster', 'turtle', 'puppy')
-LOCKS = tuple(
-    (
-        'gate|safe|garage|alarm|front door|locker|mailbox|suitcase|bike lock|office door|cellar|'
-        'elevator|car park|storage room|pool|gym|boathouse|key box|back door|workshop|archive|'
-        'barn|roof door|tool shed|side entrance|parking garage|holiday house|cabin'
-    ).split('|')
-)
-ITEMS = tuple(
-    (
-        'passport|keys|sunglasses|umbrella|first aid kit|charger|wallet|map|camera|laptop|blanket|'
-        'water bottle|gloves|ticket|flashlight|phone|jacket|headphones|notebook|spare key|medicine|'
-        'toolbox|tent|book|snacks|hat|scarf|pen|lighter|tablet|cable|rope|parking disc|helmet'
-    ).split('|')
-)
-EVENTS = tuple(
-    (
-        'dentist appointment|meeting|concert|dinner|haircut|job interview|piano lesson|parents '
-        'evening|vet appointment|car inspection|party|train|ferry|lunch|exam|yoga class|football '
-        'match|doctor appointment|wedding|board meeting|video call|theatre play|massage|school run'
-    ).split('|')
-)
-MEETINGS = ('meeting', 'dinner', 'lunch', 'call', 'appointment', 'coffee', 'interview', 'lesson')
-PLACES = tuple(
-    (
-        'airport|station|office|school|hospital|hotel|theatre|harbour|museum|bakery|bank|stadium|'
-        'city hall|restaurant|garage|clinic|market|campsite|ferry terminal|border|library|church'
-    ).split('|')
-)
-OCCASIONS = (
-    *(f'on {day}' for day in values.DAYS),
-    *'at the bakery|in town|after lunch|tonight|tomorrow morning|at the station|before dinner|at '
-    'the office|on the way back|this evening|next week|at the mall|tomorrow|at noon'.split('|'),
-)
 ATTRIBUTES: tuple[tuple[Maker, str], ...] = (
     (values.small_number, 'locker number|room number|seat number|badge number|shoe size|table '
      'number|ticket number|lucky number|jersey number|platform|hat size|gate number|desk number'),
@@ -409,11 +378,13 @@ def due_key(rng: Random) -> Keyed:
 
 def single_key(rng: Random) -> Keyed:
     """Choose a fact of which there is only one."""
-    return rng.choice((
-        Keyed(PARKING, 'car', values.parking),
-        Keyed(OWN_NAME, 'me', values.first_name),
-        Keyed(NUMBER, 'number', values.code),
-    ))
+    return rng.choice(
+        (
+            Keyed(PARKING, 'car', values.parking),
+            Keyed(OWN_NAME, 'me', values.first_name),
+            Keyed(NUMBER, 'number', values.code),
+        )
+    )
 
 
 KEYS = (

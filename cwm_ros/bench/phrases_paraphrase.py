@@ -108,12 +108,12 @@ PARAPHRASES: tuple[tuple[Family, Maker], ...] = (
              'your native language is {v}.',
              'I grew up speaking {v}.|I dream in {v}.|As a child I spoke {v}.|My parents talked to '
              'me in {v}.|I count in {v}.|I learned {v} from birth.|I spoke {v} first.|We speak {v} '
-             'in my family.', 'Which language is mine?|What is my first language?'),
+             'in my family.', 'Which language is mine?|What is my mother tongue called?'),
      values.mostly(values.LANGUAGES)),
     (_family('own shoes', 'my shoe size', 'your shoe size is {v}.',
              'My feet measure {v}.|I take boots in {v}.|My feet need a {v}.|Boots only fit me in '
              '{v}.|I always buy sneakers in {v}.|I have feet like {v}.|In the store I ask for '
-             '{v}.|My sneakers are a {v}.', 'Which shoes fit?|How big are my shoes?'),
+             '{v}.|My sneakers are a {v}.', 'Which shoe size do I have?|How big are my shoes?'),
      values.small_number),
     (_family('own budget', 'my budget|my spending limit', 'your budget is {v} euros.',
              'I can spend {v} euros.|I do not want to pay more than {v} euros.|I have {v} euros '

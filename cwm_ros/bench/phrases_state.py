@@ -172,6 +172,8 @@ ODDITIES = (
 )  # fmt: skip
 NOTED = 'Noted.'
 OKAY = 'Okay.'
+CHATTER_SHARE = 0.4
+BEYOND_SHARE = 0.12
 SMALL_TALK: tuple[tuple[str, str], ...] = tuple(
     (line, reply)
     for lines, reply in (
@@ -212,11 +214,53 @@ SMALL_TALK: tuple[tuple[str, str], ...] = tuple(
 )  # fmt: skip
 
 
-def small_talk(rng: Random) -> tuple[str, str]:
-    """Choose a line of small talk and the reply to it."""
-    line, reply = rng.choice(SMALL_TALK)
+CHATTER = tuple(
+    (
+        "It's a lovely day.|It is getting dark.|I like your voice.|That was close.|Wow.|Oh no.|Nice "
+        "car.|I do not care.|Let me think.|That's great.|that was fun|It's late.|I'm bored.|We are "
+        "having fun.|I feel better today.|This song is old.|It smells like {w}.|I can't see the "
+        "{w}.|They are repairing the {w}.|My {w} is too heavy.|Everyone likes {p}.|{p} can't swim.|"
+        "It's {n} minutes past.|We should visit {p}.|{p} has a new {w}.|I saw {p} in {c}.|The {w} "
+        "and the {w} look alike.|I don't like the {w}.|There's a {w} on the road.|Did you hear that? "
+        "A {w}.|I'm so happy about the {w}.|What a day in {c}.|Not now.|Maybe later.|I guess so.|No."
+        '|Yes.|Sure.|He was there.|She knows {p}.|They went to {c} with {p}.|It costs {n} euros.|'
+        "Look, a {w}.|I wonder about {p}.|I hope {p} is well.|{p} is late again.|I've got {n} "
+        "messages.|We are almost there.|It took us {n} hours.|My head hurts.|I'm cold.|I'm hot.|I "
+        "bought a {w} for {p}.|{p} gave me a {w}.|The tank was full of {w}.|Isn't it nice in {c}?|"
+        "It's snowing.|The moon is bright.|That {w} was expensive.|You are funny.|You are right.|"
+        "{p} sent me {n} pictures of the {w}.|I'd like to see {c}.|I was in {c} with {p}."
+    ).split('|')
+)
+"""Statements that the assistant only acknowledges."""
+
+BEYOND = tuple(
+    (
+        'What is the capital of {c}?|Who won the match?|How tall is the tower?|Can {p} eat {w}?|Does '
+        '{p} like {w}?|What did I want to buy?|Why is the sky blue?|How old is {p}?|When does the {w} '
+        'open?|How much does a {w} cost?|What is a {w}?|Who is {p}?|Where is {p}?|Has {p} been to '
+        '{c}?|How far is it to {c}?|Who built the {w}?|Is {p} married?|What is {n} times {n}?|How '
+        'many people live in {c}?|Did {p} call?|What does {w} mean?|Who wrote the {w}?|Is the {w} '
+        'open today?|Will it rain in {c}?|Where can I buy a {w}?|Which {w} is the best?|What happened '
+        'in {c}?|What did {p} say?|When did {p} leave?|Why did {p} go to {c}?|What shall we do in '
+        '{c}?|How do I get to {c}?|What is the news?|Do you know {p}?|Which hotel is in {c}?|What '
+        'color is the {w}?|Is there a {w} nearby?|Which road goes to {c}?|Whose {w} is this?'
+    ).split('|')
+)
+"""Questions that no dialogue answers."""
+
+
+def fill_in(rng: Random, line: str) -> str:
+    """Put names, cities, numbers and things into small talk."""
     if '{' in line:
         line = line.replace('{c}', values.city(rng)).replace('{p}', values.first_name(rng))
         line = line.replace('{q}', values.first_name(rng)).replace('{n}', values.small_number(rng))
         line = line.replace('{w}', values.syllables(rng))
-    return line, reply
+    return line
+
+
+def small_talk(rng: Random) -> tuple[str, str]:
+    """Choose a line of small talk and the reply to it."""
+    if rng.random() < CHATTER_SHARE:
+        return fill_in(rng, rng.choice(CHATTER)), OKAY
+    line, reply = rng.choice(SMALL_TALK)
+    return fill_in(rng, line), reply

@@ -78,8 +78,7 @@ STREET_STEMS = tuple(
 STREET_ENDS = ('Street', 'Street', 'Street', 'Road', 'Avenue', 'Lane', 'Square', 'Way')
 DAYS = ('Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday')
 MONTHS = tuple(
-    'January February March April May June July August September October November '
-    'December'.split()
+    'January February March April May June July August September October November December'.split()
 )
 SPOTS = tuple(
     (
@@ -173,11 +172,11 @@ def address(rng: Random) -> str:
 def word(rng: Random) -> str:
     """Choose or build a word such as a password or a nickname."""
     kind = rng.randrange(8)
-    if kind < 2:  # noqa: PLR2004
+    if kind < 2:
         return rng.choice(COLOURS) + rng.choice(('fox', 'bird', 'moon', 'stone', 'leaf', 'wind'))
-    if kind < 4:  # noqa: PLR2004
+    if kind < 4:
         return f'{rng.choice(TITLES)} {invented(rng)}'
-    if kind == 4:  # noqa: PLR2004
+    if kind == 4:
         return syllables(rng) + digits(rng, rng.randint(1, 4))
     return syllables(rng) if rng.random() < LISTED_SHARE else invented(rng)
 
@@ -207,11 +206,11 @@ def plate(rng: Random) -> str:
 def errand(rng: Random) -> str:
     """Choose or build something to do."""
     kind = rng.randrange(6)
-    if kind < 2:  # noqa: PLR2004
+    if kind < 2:
         return rng.choice(ERRANDS)
-    if kind == 2:  # noqa: PLR2004
+    if kind == 2:
         return f'{rng.choice(VERBS)} {first_name(rng)}'
-    thing = syllables(rng) if kind == 3 else rng.choice(THINGS)  # noqa: PLR2004
+    thing = syllables(rng) if kind == 3 else rng.choice(THINGS)
     return f'{rng.choice(VERBS)} {rng.choice(("the ", "the ", "a ", "some ", "my ", ""))}{thing}'
 
 
@@ -235,13 +234,13 @@ def date(rng: Random) -> str:
 def when(rng: Random) -> str:
     """Build the time of an appointment."""
     kind = rng.randrange(9)
-    if kind < 2:  # noqa: PLR2004
+    if kind < 2:
         return f'at {clock(rng)}'
-    if kind == 2:  # noqa: PLR2004
+    if kind == 2:
         return f'on {date(rng)}'
-    if kind == 3:  # noqa: PLR2004
+    if kind == 3:
         return rng.choice((f'tomorrow at {clock(rng)}', f'at {clock(rng)} tomorrow'))
-    if kind == 4:  # noqa: PLR2004
+    if kind == 4:
         day = rng.choice(DAYS)
         return rng.choice((f'next {day}', f'on {day}', f'{day} at {clock(rng)}', 'tomorrow'))
     return f'on {rng.choice(DAYS)} at {clock(rng)}'
@@ -261,7 +260,7 @@ def parking(rng: Random) -> str:
         return f'in bay {rng.randint(1, 300)}'
     if kind == 1:
         return f'in {street(rng)}'
-    if kind == 2:  # noqa: PLR2004
+    if kind == 2:
         return f'on deck {rng.choice("ABCDEFGH")}'
     return f'on level {rng.randint(1, 12)}'
 

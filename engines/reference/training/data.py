@@ -14,11 +14,12 @@ from random import Random
 import re
 from typing import NamedTuple, TYPE_CHECKING
 
-from cwm_ros.bench.dialogues import training_talk
-from cwm_ros.bench.dialogues_talk import ANSWER_WEIGHT
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
+
+from cwm_ros.bench.dialogues import training_talk
+from cwm_ros.bench.dialogues_talk import ANSWER_WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,8 +201,13 @@ def make_batch(encoder: Encoder, seeds: Iterator[int], length: int, tokens: int)
 
 
 def work(
-    path: str, seeds: tuple[int, int], stage: Synchronized[int], queue: Queue[Batch],
-    mixes: tuple[tuple[int, ...], ...], tokens: int,
+    path: str,
+    seeds: tuple[int, int],
+    mixes: tuple[tuple[int, ...], ...],
+    tokens: int,
+    *,
+    stage: Synchronized[int],
+    queue: Queue[Batch],
 ) -> None:
     """Make batches for the current stage for ever; ``seeds`` are the first and the step."""
     encoder = Encoder(path)
@@ -223,7 +229,8 @@ class Loader:
         self._workers = [
             context.Process(
                 target=work,
-                args=(path, (seed + index, workers), self._stage, self._queue, mixes, tokens),
+                args=(path, (seed + index, workers), mixes, tokens),
+                kwargs={'stage': self._stage, 'queue': self._queue},
                 daemon=True,
             )
             for index in range(workers)

@@ -18,17 +18,25 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from cwm_ros.bench.dialogues import Dialogue, Kind, make_dialogue, Question
-from cwm_ros.bench.phrases_state import UNKNOWN
-from cwm_ros.kv import Role, Turn
 from data import Encoder
-from model import (
-    after_attention, before_attention, EMBEDDING, FINAL_NORM, layer_of, norm, rope_table, Shape,
-)  # fmt: skip
 from safetensors.torch import load_file
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from cwm_ros.bench.dialogues import Dialogue, Kind, make_dialogue, Question
+from cwm_ros.bench.phrases_state import UNKNOWN
+from cwm_ros.kv import Role, Turn
+from model import (
+    after_attention,
+    before_attention,
+    EMBEDDING,
+    FINAL_NORM,
+    layer_of,
+    norm,
+    rope_table,
+    Shape,
+)  # fmt: skip
 
 ROOM = 96
 """Tokens left for a question and its answer."""
@@ -63,7 +71,10 @@ class Model:
         return x.repeat_interleave(self.shape.heads // x.shape[1], 1)
 
     def run(
-        self, ids: Tensor, first: int, cache: list[tuple[Tensor, Tensor]] | None,
+        self,
+        ids: Tensor,
+        first: int,
+        cache: list[tuple[Tensor, Tensor]] | None,
         mask: Tensor | None,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return logits (B, T, V) and the new keys and values."""
@@ -177,13 +188,17 @@ class Scores:
                 upper = next(limit for limit in DISTANCES if distance <= limit)
                 self.distances[f'<={upper}'].update(counts)
             if not is_exact and len(self.examples) < MAX_EXAMPLES:
-                self.examples.append({
-                    'kind': question.kind.value,
-                    'told': ' / '.join(dialogue.turns[index].text for index in question.sources),
-                    'asked': question.text,
-                    'expected': question.answer,
-                    'answered': asker.answer(question),
-                })
+                self.examples.append(
+                    {
+                        'kind': question.kind.value,
+                        'told': ' / '.join(
+                            dialogue.turns[index].text for index in question.sources
+                        ),
+                        'asked': question.text,
+                        'expected': question.answer,
+                        'answered': asker.answer(question),
+                    }
+                )
 
     def add_partial(self, asker: Asker, dialogue: Dialogue) -> None:
         """Ask for facts while only the first and the last tokens are resident."""
@@ -194,7 +209,7 @@ class Scores:
             question
             for question in dialogue.questions
             if question.kind in {Kind.FACT, Kind.RE_ENTRY_FACT, Kind.PARAPHRASE}
-            and FIRST <= asker.starts[question.sources[0]]
+            and asker.starts[question.sources[0]] >= FIRST
             and asker.starts[question.sources[0]] < size - LAST - 64
         ]
         if absent:
@@ -239,9 +254,9 @@ def main() -> None:
     for context in options.contexts:
         results.append(evaluate(model, encoder, context, options.questions))
         shown = {key: value for key, value in results[-1].items() if key != 'wrong_examples'}
-        print(json.dumps(shown), flush=True)  # noqa: T201
+        print(json.dumps(shown), flush=True)
         for example in results[-1]['wrong_examples'][:25]:
-            print('  ', example, flush=True)  # noqa: T201
+            print('  ', example, flush=True)
         if options.output:
             options.output.write_text(json.dumps(results, indent=1) + '\n')
 

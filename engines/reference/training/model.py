@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import json
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EPSILON = 1e-5
 
@@ -50,8 +52,14 @@ class Layer(NamedTuple):
 
 
 LAYER_NAMES = Layer(
-    'input_layernorm', 'self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj',
-    'self_attn.o_proj', 'post_attention_layernorm', 'mlp.gate_proj', 'mlp.up_proj',
+    'input_layernorm',
+    'self_attn.q_proj',
+    'self_attn.k_proj',
+    'self_attn.v_proj',
+    'self_attn.o_proj',
+    'post_attention_layernorm',
+    'mlp.gate_proj',
+    'mlp.up_proj',
     'mlp.down_proj',
 )  # type: ignore[arg-type]
 EMBEDDING, FINAL_NORM = 'model.embed_tokens.weight', 'model.norm.weight'
@@ -68,8 +76,17 @@ def initialize(shape: Shape, device: str, seed: int = 0) -> Weights:
     torch.manual_seed(seed)
     width, kv_width = shape.width, shape.kv_heads * shape.head_dim
     q_width = shape.heads * shape.head_dim
-    sizes = (None, (q_width, width), (kv_width, width), (kv_width, width), (width, q_width),
-             None, (shape.inner, width), (shape.inner, width), (width, shape.inner))
+    sizes = (
+        None,
+        (q_width, width),
+        (kv_width, width),
+        (kv_width, width),
+        (width, q_width),
+        None,
+        (shape.inner, width),
+        (shape.inner, width),
+        (width, shape.inner),
+    )
     weights = {EMBEDDING: torch.randn(shape.vocabulary, width) * 0.02}
     for index in range(shape.layers):
         for name, size in zip(LAYER_NAMES, sizes, strict=True):
@@ -131,7 +148,7 @@ def weighted_loss(
     """Return the weighted mean loss and the accuracy on tokens of high weight."""
     logits = (norm(x, final).to(torch.bfloat16) @ embedding.to(torch.bfloat16).T).float()
     losses = functional.cross_entropy(logits, target, reduction='none')
-    is_value = weight >= 20  # noqa: PLR2004
+    is_value = weight >= 20
     right = (logits.argmax(-1) == target) & is_value
     return (losses * weight).sum() / weight.sum(), right.sum() / is_value.sum().clamp(min=1)
 

@@ -50,7 +50,7 @@ class Muon:
             momentum.lerp_(gradient, 1 - MOMENTUM)
             update = orthogonalize(gradient.lerp_(momentum, MOMENTUM)).float()
             scale = UPDATE_SCALE * max(update.shape[1:]) ** 0.5
-            torch._foreach_add_(group, list(update.unbind()), alpha=-rate * scale)  # noqa: SLF001
+            torch._foreach_add_(group, list(update.unbind()), alpha=-rate * scale)
             for matrix in group:
                 matrix.grad = None
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
-from cwm_ros.bench.dialogues import training_talk
 from tokenizers import AddedToken, decoders, pre_tokenizers, Regex, Tokenizer, trainers
 from tokenizers.models import BPE
+
+from cwm_ros.bench.dialogues import training_talk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,10 +44,12 @@ def texts() -> Iterator[str]:
 def train() -> Tokenizer:
     """Train byte-level BPE with isolated digits."""
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(WORDS), 'isolated'),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), 'isolated'),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,

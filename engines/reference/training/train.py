@@ -17,6 +17,13 @@ import time
 from typing import NamedTuple
 
 from data import Batch, BATCH_TOKENS, Loader
+from optimizer import make_adam, Muon
+from safetensors.torch import load_file, save_file
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import sdpa_kernel, SDPBackend
+
 from model import (
     after_attention,
     before_attention,
@@ -31,12 +38,6 @@ from model import (
     Weights,
     write_config,
 )
-from optimizer import make_adam, Muon
-from safetensors.torch import load_file, save_file
-import torch
-from torch import Tensor
-from torch.nn import functional
-from torch.nn.attention import sdpa_kernel, SDPBackend
 
 RATE = 2e-3
 WARM_UP_STEPS = 100
@@ -52,7 +53,7 @@ STAGES = (
     ((16384, 16384, 8192, 4096), 0.30),
 )
 CONTINUED_STAGES = (
-    ((1024, 2048), 0.10),
+    ((2048, 1024), 0.10),
     ((4096, 2048), 0.18),
     ((8192, 4096), 0.24),
     ((16384, 16384, 8192, 4096), 0.48),
@@ -83,7 +84,7 @@ class Trainer:
         self.before, self.after = build(before_attention), build(after_attention)
         self.loss = build(weighted_loss)
         self.rope = rope_table(shape, 16384, device)
-        hidden = [w for key, w in weights.items() if w.ndim == 2 and key != EMBEDDING]  # noqa: PLR2004
+        hidden = [w for key, w in weights.items() if w.ndim == 2 and key != EMBEDDING]
         other = [w for key, w in weights.items() if w.ndim == 1 or key == EMBEDDING]
         self.muon, self.adam = Muon(hidden), make_adam(other, RATE)
 
@@ -163,9 +164,17 @@ def train(trainer: Trainer, loader: Loader, stages: tuple, options: argparse.Nam
         loss, accuracy = trainer.step(batch, rate)
         step, tokens = step + 1, tokens + batch.weights.size
         if step % LOG_STEPS == 0:
-            log.append((step, stage, round(time.monotonic() - start, 1), batch.ids.shape[1] - 1,
-                        round(loss.item(), 4), round(accuracy.item(), 4)))
-            print(*log[-1], f'rate {rate:.2e} wait {waited:.1f}', flush=True)  # noqa: T201
+            log.append(
+                (
+                    step,
+                    stage,
+                    round(time.monotonic() - start, 1),
+                    batch.ids.shape[1] - 1,
+                    round(loss.item(), 4),
+                    round(accuracy.item(), 4),
+                )
+            )
+            print(*log[-1], f'rate {rate:.2e} wait {waited:.1f}', flush=True)
         share = (time.monotonic() - start) / options.seconds
     return {'steps': step, 'tokens': tokens, 'seconds': round(time.monotonic() - start, 1),
             'waited_seconds': round(waited, 1), 'log': log}  # fmt: skip
@@ -207,7 +216,7 @@ def main() -> None:
     save(weights, output)
     write_config(shape, max(max(mix) for mix in mixes), output)
     (output / 'training.json').write_text(json.dumps(report) + '\n')
-    print({key: value for key, value in report.items() if key != 'log'}, flush=True)  # noqa: T201
+    print({key: value for key, value in report.items() if key != 'log'}, flush=True)
 
 
 if __name__ == '__main__':
