@@ -233,4 +233,7 @@ class DeltaBindings(Bindings):
         self._cache.view(start, stop)[:] = new
 
 
-BINDINGS = {'scatter': ScatterBindings, 'delta': DeltaBindings}
+BINDINGS: dict[str, type[ScatterBindings | DeltaBindings]] = {
+    'scatter': ScatterBindings,
+    'delta': DeltaBindings,
+}
