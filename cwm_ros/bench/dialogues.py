@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
+import re
 from typing import TYPE_CHECKING
 
 from cwm_ros.bench import phrases, phrases_state, phrases_values
@@ -34,6 +35,7 @@ DEMO_CODE = '4821'
 DEMO_QUESTION = "What's the code for the gate?"
 DEMO_TOLD_AT = 320
 BOS_TOKENS = 1
+LONG_WORD = 6
 STEP_TOKENS = 192
 """No single exchange is longer than this."""
 
@@ -87,9 +89,12 @@ class Dialogue:
 
 
 def estimate_tokens(turn: Turn) -> int:
-    """Estimate how many tokens a turn is rendered to, rather too many than too few."""
-    numerals = sum(not char.isalpha() and char != ' ' for char in turn.text)
-    return 4 + numerals + len(turn.text.encode()) // 3
+    """Estimate how many tokens of the reference model's tokenizer a turn becomes, rather more."""
+    words = re.findall(r'[A-Za-z]+', turn.text)
+    numbers = re.findall(r'[0-9]+', turn.text)
+    marks = len(re.sub(r'[A-Za-z0-9 ]', '', turn.text).encode())
+    long = sum((len(word) > LONG_WORD) + word[0].isupper() for word in words[1:])
+    return 3 + len(words) + long + marks + sum(len(number) + 1 for number in numbers)
 
 
 def make_dialogue(
@@ -224,7 +229,7 @@ def _state_question(talk: Talk, quantity: Quantity) -> Question:
 
 
 def demo_dialogue(
-    num_tokens: int = 4096, count_tokens: CountTokens = estimate_tokens, *, seed: int = 7
+    num_tokens: int = 4608, count_tokens: CountTokens = estimate_tokens, *, seed: int = 7
 ) -> Dialogue:
     """
     Make a conversation in which the code of a gate is told early, for asking at the end.
