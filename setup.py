@@ -19,6 +19,7 @@ def shared_files(folder: str, pattern: str = '*') -> list[tuple[str, list[str]]]
 
 
 setup(
+    python_requires='>=3.10',  # here and not in setup.cfg, whose parsed form colcon cannot read
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/cwm_ros']),
         (SHARE, ['package.xml']),
