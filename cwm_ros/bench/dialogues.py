@@ -17,7 +17,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cwm_ros.bench import phrases, phrases_state, phrases_values
-from cwm_ros.bench.dialogues_talk import Line, Talk
+from cwm_ros.bench.dialogues_talk import Talk
 from cwm_ros.bench.dialogues_wording import ask, ask_state, state_parts
 from cwm_ros.kv import Role, Turn
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cwm_ros.bench.dialogues_talk import Fact, Quantity
 
     CountTokens = Callable[[Turn], int]
+    Step = Callable[[], object]
 
 TRAINING_SEEDS = 1 << 32
 """Seeds from here on are for training; evaluation seeds are smaller."""
@@ -90,8 +91,8 @@ class Dialogue:
 
 def estimate_tokens(turn: Turn) -> int:
     """Estimate how many tokens of the reference model's tokenizer a turn becomes, rather more."""
-    words = re.findall(r'[A-Za-z]+', turn.text)
-    numbers = re.findall(r'[0-9]+', turn.text)
+    words: list[str] = re.findall(r'[A-Za-z]+', turn.text)
+    numbers: list[str] = re.findall(r'[0-9]+', turn.text)
     marks = len(re.sub(r'[A-Za-z0-9 ]', '', turn.text).encode())
     long = sum((len(word) > LONG_WORD) + word[0].isupper() for word in words[1:])
     return 3 + len(words) + long + marks + sum(len(number) + 1 for number in numbers)
@@ -125,18 +126,7 @@ def make_dialogue(
     talk = Talk(rng=rng)
     talk.open(phrases_state.SYSTEM_PROMPT, phrases_state.CORE_SLOTS)
     breaks = _breaks(rng, num_tokens, num_reentries)
-    steps = (
-        [lambda: talk.tell(is_held=True)] * 17
-        + [lambda: talk.tell_two(is_held=True)]
-        + [talk.tell] * 19
-        + [talk.chat] * 29
-        + [talk.correct] * 6
-        + [talk.command] * 8
-        + [talk.ask_open] * 10
-        + [talk.ask_unknown] * 3
-        + [talk.ask_two] * 2
-        + [talk.ask_state] * 4
-    )
+    steps = _steps(talk)
     used = BOS_TOKENS + count_tokens(talk.lines[0].turn)
     while used < num_tokens - STEP_TOKENS:
         before = len(talk.lines)
@@ -147,6 +137,23 @@ def make_dialogue(
         used += sum(count_tokens(line.turn) for line in talk.lines[before:])
     turns = _fill(talk, num_tokens - used, count_tokens)
     return Dialogue(turns=turns, questions=tuple(_questions(talk)))
+
+
+def _steps(talk: Talk) -> list[Step]:
+    """Return what may happen next, each step as often as it is likely in 99 times."""
+    likely: tuple[tuple[Step, int], ...] = (
+        (lambda: talk.tell(is_held=True), 17),
+        (lambda: talk.tell_two(is_held=True), 1),
+        (talk.tell, 19),
+        (talk.chat, 29),
+        (talk.correct, 6),
+        (talk.command, 8),
+        (talk.ask_open, 10),
+        (talk.ask_unknown, 3),
+        (talk.ask_two, 2),
+        (talk.ask_state, 4),
+    )
+    return [step for step, times in likely for _ in range(times)]
 
 
 def _breaks(rng: Random, num_tokens: int, num_reentries: int | None) -> list[int]:
@@ -164,10 +171,6 @@ def _fill(talk: Talk, budget: int, count_tokens: CountTokens) -> tuple[Turn, ...
         if budget < 0:
             del talk.lines[before:]
             return tuple(line.turn for line in talk.lines)
-
-
-def _text(line: Line) -> str:
-    return line.turn.text
 
 
 def _questions(talk: Talk) -> Iterator[Question]:
@@ -243,7 +246,8 @@ def demo_dialogue(
     fact = talk.tell_this(gate, DEMO_CODE, is_held=True)
     told = talk.lines[-2:]
     del talk.lines[-2:]
-    steps = [talk.tell] * 3 + [talk.chat] * 4 + [talk.command] + [talk.ask_open] * 3
+    tell, chat, ask_open = talk.tell, talk.chat, talk.ask_open
+    steps: list[Step] = [tell, tell, tell, *[chat] * 4, talk.command, *[ask_open] * 3]
     used = BOS_TOKENS + count_tokens(talk.lines[0].turn)
     while used < num_tokens - STEP_TOKENS:
         before = len(talk.lines)
@@ -255,13 +259,30 @@ def demo_dialogue(
             rng.choice(steps)()
         used += sum(count_tokens(line.turn) for line in talk.lines[before:])
     turns = _fill(talk, num_tokens - used, count_tokens)
-    question = Question(
-        text=DEMO_QUESTION,
-        answer=f'The gate code is {DEMO_CODE}.',
-        kind=Kind.FACT,
-        sources=(fact.source,),
-    )
+    answer, sources = f'The gate code is {DEMO_CODE}.', (fact.source,)
+    question = Question(text=DEMO_QUESTION, answer=answer, kind=Kind.FACT, sources=sources)
     return Dialogue(turns=turns, questions=(question,))
+
+
+def _training_steps(talk: Talk) -> tuple[list[Step], list[float]]:
+    """Return what may happen next and how likely it is; dialogues differ in both."""
+    telling, asking, chatting = (
+        talk.rng.uniform(2, 5),
+        talk.rng.uniform(1, 5),
+        talk.rng.uniform(0.2, 4),
+    )
+    weighted: tuple[tuple[Step, float], ...] = (
+        (talk.tell, telling),
+        (talk.tell_two, telling / 10),
+        (talk.ask_open, asking),
+        (talk.chat, chatting),
+        (talk.correct, telling / 6),
+        (talk.command, chatting / 3),
+        (talk.ask_state, asking / 6),
+        (talk.ask_unknown, asking / 7),
+        (talk.ask_two, asking / 10),
+    )
+    return [step for step, _ in weighted], [weight for _, weight in weighted]
 
 
 def training_talk(seed: int) -> Iterator[Talk]:
@@ -278,20 +299,7 @@ def training_talk(seed: int) -> Iterator[Talk]:
     talk = Talk(rng=rng)
     prompt = rng.choice(phrases_state.SYSTEM_PROMPTS)
     talk.open(prompt, rng.choice((0, 3, 5, 5, 5, 6)))
-    telling, asking, chatting = rng.uniform(2, 5), rng.uniform(1, 5), rng.uniform(0.2, 4)
-    weighted = (
-        (talk.tell, telling),
-        (talk.tell_two, telling / 10),
-        (talk.ask_open, asking),
-        (talk.chat, chatting),
-        (talk.correct, telling / 6),
-        (talk.command, chatting / 3),
-        (talk.ask_state, asking / 6),
-        (talk.ask_unknown, asking / 7),
-        (talk.ask_two, asking / 10),
-    )
-    steps = [step for step, _ in weighted]
-    weights = [weight for _, weight in weighted]
+    steps, weights = _training_steps(talk)
     pause = rng.choice((0.0, 0.004, 0.01))
     while True:
         yield talk
