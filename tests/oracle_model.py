@@ -91,7 +91,10 @@ class OracleModel:
                 scores = [query @ keys[j][h // group] / math.sqrt(dim) for j in sees(i)]
                 weights = [math.exp(score - max(scores)) for score in scores]
                 total = sum(weights)
-                parts = [w / total * values[j][h // group] for w, j in zip(weights, sees(i), strict=True)]
+                parts = [
+                    w / total * values[j][h // group]
+                    for w, j in zip(weights, sees(i), strict=True)
+                ]
                 mixed.append(sum(parts, np.zeros(dim)))
             x = hidden[i] + self.linear(np.concatenate(mixed), f'{name}.self_attn.o_proj')
             y = self.norm(x, f'{name}.post_attention_layernorm')
