@@ -11,10 +11,10 @@ tokens of an answer if it likes. What cannot be loaded is computed from its toke
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_futures
 from dataclasses import dataclass, field, replace
 import logging
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from cwm_ros.engine import LogitRows
@@ -31,6 +31,7 @@ from cwm_ros.session import REPAIR_SLICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
     from threading import Event
     from types import TracebackType
 
@@ -140,8 +141,7 @@ class Thaw:
         self._queue = deque(step for step in steps if step.entry or step.is_usable_part)
         self._usable = {step.start for step in steps if step.is_usable_part}
         self._wanted = self._usable
-        self._finished: SimpleQueue[tuple[ThawStep, CwmError | None]] = SimpleQueue()
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, tuple[ThawStep, Future[CwmError | None]]] = {}
         self._max_in_flight = 2 * num_threads
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix='cwm-thaw')
         session.engine.reserve(session.num_tokens)
@@ -222,12 +222,16 @@ class Thaw:
 
         """
         self._submit()
-        if self._queue and self._queue[0].entry is None and not self._usable & self._in_flight:
+        if (
+            self._queue
+            and self._queue[0].entry is None
+            and not (self._usable & self._in_flight.keys())
+        ):
             step = self._queue.popleft()
             self._compute(step.start, step.stop, cancel)
             return True
-        if self._in_flight and (wait or not self._finished.empty()):
-            self._take(*self._finished.get())
+        if self._in_flight and (wait or any(load.done() for _, load in self._in_flight.values())):
+            self._take_one()
             self._submit()
             return True
         if not self._queue and not self._in_flight and wait:
@@ -237,36 +241,43 @@ class Thaw:
     def settle(self) -> None:
         """Wait for the chunks in flight and make them resident; none is submitted meanwhile."""
         while self._in_flight:
-            self._take(*self._finished.get())
+            self._take_one()
 
     def close(self) -> None:
         """Stop; what is resident stays, and a later thaw of the same window resumes."""
         self._queue.clear()
-        # The threads first: an exception may have come between a result and its taking, and
-        # waiting for that result would be for ever.
-        self._pool.shutdown()
-        while not self._finished.empty():
-            self._take(*self._finished.get())
-        self._in_flight.clear()
+        try:
+            self.settle()
+        finally:
+            self._pool.shutdown()
 
     def _submit(self) -> None:
         while self._queue and self._queue[0].entry and len(self._in_flight) < self._max_in_flight:
             step = self._queue.popleft()
-            self._in_flight.add(step.start)
-            self._pool.submit(self._run_load, step)
+            self._in_flight[step.start] = step, self._pool.submit(self._run_load, step)
 
-    def _run_load(self, step: ThawStep) -> None:
-        error: CwmError | None = None
+    def _run_load(self, step: ThawStep) -> CwmError | None:
         try:
             self._load(step)
         except CwmError as exc:
-            error = exc
+            return exc
         except BaseException as exc:  # noqa: BLE001 - a thread's surprise must reach the owner
-            error = StorageError(f'tokens {step.start} to {step.stop}: {exc!r}')
-        self._finished.put((step, error))
+            return StorageError(f'tokens {step.start} to {step.stop}: {exc!r}')
+        return None
 
-    def _take(self, step: ThawStep, error: CwmError | None) -> None:
-        self._in_flight.remove(step.start)
+    def _take_one(self) -> None:
+        """
+        Wait for a chunk and make it resident.
+
+        An interrupt may come at any line here and in `_submit`. A chunk that is lost so is
+        neither waiting nor in flight, hence computed at the end.
+        """
+        wait_for_futures(
+            [load for _, load in self._in_flight.values()], return_when=FIRST_COMPLETED
+        )
+        start = next(start for start, (_, load) in self._in_flight.items() if load.done())
+        step, load = self._in_flight.pop(start)
+        error = load.result()
         if error is not None:
             self._give_up(step, error)
             return

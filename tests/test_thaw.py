@@ -349,7 +349,7 @@ def test_closing_does_not_wait_for_a_result_that_was_lost(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(thaw, '_take', interrupted)
+        patch.setattr(thaw, '_take_one', interrupted)
         with pytest.raises(KeyboardInterrupt):
             thaw.advance(wait=True)
     closing = threading.Thread(target=thaw.close, daemon=True)
