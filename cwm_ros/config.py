@@ -31,6 +31,10 @@ CODECS = ('raw', 'fp16', 'int8')
 LOSSLESS_CODEC = 'raw'
 COMPRESSIONS = ('none', 'lz4')
 ENGINES = ('onnxruntime',)
+DEFAULT_SYSTEM_PROMPT = (
+    'You are the assistant of this vehicle. You remember what people tell you. '
+    'You answer in short sentences.'
+)
 FORMULATIONS = ('auto', 'scatter', 'delta')
 LOADER_SURPRISES = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What PyYAML raises beside its own errors: for "!!int x", 2026-13-45, thousands of brackets."""
@@ -204,7 +208,7 @@ class AssistantSettings:
     Parameters
     ----------
     system_prompt_file
-        UTF-8 text that begins every new window; empty means the model's own default.
+        UTF-8 text that begins every new window; empty means `DEFAULT_SYSTEM_PROMPT`.
     max_tokens
         Longest answer [tokens].
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.answer import Answer, Delta, Request, Speaker, wait_for
 from cwm_ros.codec import KernelLoader
+from cwm_ros.config import DEFAULT_SYSTEM_PROMPT
 from cwm_ros.engine import open_engine
 from cwm_ros.errors import ConfigError, CwmError, EngineError, ExistsError, ModelError
 from cwm_ros.freeze import Freeze, FreezeProgress
@@ -37,11 +38,6 @@ if TYPE_CHECKING:
 
     from cwm_ros.config import Settings
     from cwm_ros.store import ChunkEntry, Window
-
-DEFAULT_SYSTEM_PROMPT = (
-    'You are the assistant of this vehicle. You remember what people tell you. '
-    'You answer in short sentences.'
-)
 
 
 class Manager:

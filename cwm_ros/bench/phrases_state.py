@@ -7,16 +7,14 @@ from __future__ import annotations
 from typing import NamedTuple, TYPE_CHECKING
 
 from cwm_ros.bench import phrases_values as values
+from cwm_ros.config import DEFAULT_SYSTEM_PROMPT
 
 if TYPE_CHECKING:
     from random import Random
 
     from cwm_ros.bench.phrases_values import Maker
 
-SYSTEM_PROMPT = (
-    'You are the assistant of this vehicle. You remember what people tell you. '
-    'You answer in short sentences.'
-)
+SYSTEM_PROMPT = DEFAULT_SYSTEM_PROMPT
 SYSTEM_PROMPTS = (
     SYSTEM_PROMPT,
     SYSTEM_PROMPT,
