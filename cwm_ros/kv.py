@@ -164,6 +164,8 @@ class TokenRanges:
 
     def remove(self, start: int, stop: int) -> None:
         """Remove the positions [start, stop)."""
+        if start >= stop:
+            return
         kept = []
         for other_start, other_stop in self._ranges:
             kept.append((other_start, min(other_stop, start)))
