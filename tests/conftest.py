@@ -133,9 +133,10 @@ def strict_template(tmp_path: Path) -> str:
     shutil.copytree(TINY, folder)
     path = folder / 'chat_template.jinja'
     check = (
-        "{% for m in messages %}{% if loop.index0 and (m['role'] == 'user') != "
-        "(loop.index0 % 2 == 1) %}{{ raise_exception('turns must alternate') }}"
-        '{% endif %}{% endfor %}'
+        "{% for m in messages %}{% set before = '' if loop.first else "
+        "messages[loop.index0 - 1]['role'] %}{% if m['role'] == before or "
+        "(m['role'] == 'assistant' and before != 'user') %}"
+        "{{ raise_exception('turns must alternate') }}{% endif %}{% endfor %}"
     )
     path.write_text(check + path.read_text(encoding='utf-8'), encoding='utf-8')
     return str(folder)
