@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +29,7 @@ from tests.fakes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cwm_ros.kv import FloatArray
@@ -519,6 +521,52 @@ def test_a_store_that_may_not_be_written_says_so(
     monkeypatch.setattr(os, 'open', refuse)
     with pytest.raises(ReadOnlyError, match='Read-only file system'):
         open_fake()
+
+
+@pytest.fixture
+def small_device(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a device of 2 MiB."""
+    folder = tmp_path / 'device'
+    folder.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', str(folder)]
+    try:
+        result = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except OSError as exc:
+        pytest.skip(f'no mount command: {exc}')
+    if result.returncode:
+        pytest.skip(f'a file system cannot be mounted here: {result.stderr.strip()}')
+    yield folder
+    subprocess.run(['umount', '--lazy', str(folder)], check=True)  # noqa: S607
+
+
+def test_a_full_device_keeps_the_old_window(open_tiny: OpenManager, small_device: Path) -> None:
+    storage = {'root': small_device / 'store'}
+    with open_tiny(storage=storage) as manager:
+        make_window(manager, 'trip', 2)
+        before = manager.store.window('trip').manifest
+        assert before is not None
+        ingest(manager, 16)
+        complete(manager)
+        ballast = small_device / 'ballast'
+        free = shutil.disk_usage(small_device).free
+        ballast.write_bytes(bytes(free - 200_000))
+        with pytest.raises(QuotaError):
+            freeze(manager)
+        ballast.write_bytes(bytes(free - 190_000))  # the last page, too
+        turns = list(manager.session.turns)
+        after = manager.store.window('trip')
+
+        assert after.manifest is not None
+        assert after.manifest.revision == before.revision
+        assert list(after.turns) == turns
+        assert_verified(manager)
+        ballast.unlink()
+        assert freeze(manager).chunks_done > len(before.chunks)
+    with open_tiny(storage=storage) as manager:
+        thaw = manager.open_window('trip')
+        complete(manager)
+        assert thaw.warnings == ()
+        assert manager.session.turns == turns
 
 
 def test_a_device_that_fills_up_leaves_conversation_and_log_in_step(
