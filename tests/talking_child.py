@@ -10,6 +10,7 @@ its answer are committed.
 from __future__ import annotations
 
 from pathlib import Path
+import signal
 import sys
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -43,8 +44,7 @@ def main(root: str, cache: str) -> None:
             for _ in manager.freeze():
                 pass
             number = len(manager.session.turns)
-        manager.store.delete_window('trip')
-        sys.stdin.read()
+        signal.pause()
 
 
 if __name__ == '__main__':

@@ -392,7 +392,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures('faked')
-@pytest.mark.parametrize('num_examples', [25, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('num_examples', [12, pytest.param(400, marks=pytest.mark.slow)])
 def test_committed_turns_are_never_lost_and_resident_kv_is_true(num_examples: int) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
@@ -410,15 +410,17 @@ def test_committed_turns_are_never_lost_and_resident_kv_is_true(num_examples: in
 # --- interrupts ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize(
+    ('seed', 'num_rounds'), [(0, 8), pytest.param(1, 100, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_at_any_line_leaves_a_store_that_is_in_order(
-    open_fake: OpenManager, seed: int
+    open_fake: OpenManager, seed: int, num_rounds: int
 ) -> None:
     """A trace function raises KeyboardInterrupt after so many lines of ours."""
     rng = np.random.default_rng(seed)
     with open_fake() as manager:
         make_window(manager, 'trip', 10)
-    for _ in range(12):
+    for _ in range(num_rounds):
         acknowledged: list[Turn] = []
         with open_fake() as manager:
             with _interrupt_after(int(rng.integers(1, 2500))):
@@ -488,12 +490,13 @@ def _kill_after(settings: Settings, seconds: float) -> list[str]:
     return [line.removeprefix('said ') for line in output.splitlines() if line.endswith('.')]
 
 
-@pytest.mark.parametrize('num_kills', [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('num_kills', [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_loses_no_acknowledged_turn(
     open_tiny: OpenManager, settings: Settings, num_kills: int
 ) -> None:
     rng = np.random.default_rng(num_kills)
     said: list[str] = []
+    num_said = 0
     for _ in range(num_kills):
         said += _kill_after(settings, float(rng.uniform(0, 0.4)))
         with open_tiny(engine={'context_tokens': 8192}) as manager:
@@ -509,7 +512,12 @@ def test_a_kill_at_any_moment_loses_no_acknowledged_turn(
                 thaw.advance(wait=True)
             assert thaw.warnings == ()
             say(manager, 'Are you there?', max_tokens=2)
-    assert said
+            num_said += len(said)
+            if manager.session.num_tokens > 5000:
+                manager.leave()
+                manager.store.delete_window('trip')
+                said.clear()
+    assert num_said
 
 
 def test_errors_of_the_manager_name_a_remedy(open_fake: OpenManager) -> None:
