@@ -127,7 +127,7 @@ class ThawSettings:
     relevant_chunks
         How many absent chunks a waiting prompt pulls ahead of the others.
     io_threads
-        Threads that read and decode; 0 means half the cores, at least one.
+        Threads that decode, beside as many that read ahead; 0 means half the cores, at least one.
     staging_mib
         Most memory for payloads in flight [MiB].
 

@@ -227,7 +227,7 @@ class Manager:
         return Thaw(
             session,
             steps,
-            ChunkReader(self.store, window, self.engine, self.kernels),
+            ChunkReader(self.store, window, self.engine, self.kernels, settings.thaw.num_threads),
             chunk_tokens=chunk_tokens,
             num_threads=settings.thaw.num_threads,
             clock=self._clock,

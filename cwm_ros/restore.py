@@ -101,11 +101,19 @@ class ChunkReader:
         Takes the KV, at positions that are not resident.
     kernels
         Gives the codec's fastest kernels.
+    num_decoders
+        Most threads that decode at once. With more threads than that, the drive reads ahead
+        while they do, and the first chunks are not slowed down by those behind them.
 
     """
 
     def __init__(
-        self, store: Store, window: Window, engine: Engine, kernels: Callable[[], Kernels]
+        self,
+        store: Store,
+        window: Window,
+        engine: Engine,
+        kernels: Callable[[], Kernels],
+        num_decoders: int,
     ) -> None:
         self._store = store
         self._manifest = window.manifest
@@ -113,6 +121,7 @@ class ChunkReader:
         chunks = window.manifest.chunks if window.manifest else ()
         largest = max((entry.payload_bytes for entry in chunks), default=0)
         self._buffers = _Buffers(largest, kernels)
+        self._decoding = threading.Semaphore(num_decoders)
 
     def __call__(self, step: ThawStep) -> None:
         """
@@ -133,15 +142,16 @@ class ChunkReader:
         payload = self._store.read_chunk(manifest, entry, self._buffers.payload)
         if payload is None:
             raise NotFoundError(f'{source}: was evicted')
-        decode_chunk(
-            payload,
-            spec=manifest.spec,
-            num_tokens=step.stop - step.start,
-            codec=codec_named(entry.codec),
-            out=self._engine.import_view(step.start, step.stop),
-            scratch=self._buffers.scratch,
-            source=source,
-        )
+        with self._decoding:
+            decode_chunk(
+                payload,
+                spec=manifest.spec,
+                num_tokens=step.stop - step.start,
+                codec=codec_named(entry.codec),
+                out=self._engine.import_view(step.start, step.stop),
+                scratch=self._buffers.scratch,
+                source=source,
+            )
 
 
 class PayloadCheck:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import logging
 from typing import TYPE_CHECKING
 
+from cwm_ros.config import LOSSLESS_CODEC
 from cwm_ros.engine import LogitRows
 from cwm_ros.errors import (
     CwmError,
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from cwm_ros.store import ChunkEntry
 
     LoadChunk = Callable[[ThawStep], None]
-
-LOSSLESS_CODEC = 'raw'
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +101,8 @@ class Thaw:
     steps
         What to do, from `cwm_ros.plan.plan_thaw`.
     load
-        Reads, verifies and decodes one chunk into the engine's cache; called from
-        ``num_threads`` other threads.
+        Reads, verifies and decodes one chunk into the engine's cache; called from twice
+        ``num_threads`` other threads, so that some read while others decode.
     chunk_tokens
         Length of a chunk [tokens].
     clock
@@ -143,7 +142,7 @@ class Thaw:
         self._wanted = self._usable
         self._in_flight: dict[int, tuple[ThawStep, Future[CwmError | None]]] = {}
         self._max_in_flight = 2 * num_threads
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix='cwm-thaw')
+        self._pool = ThreadPoolExecutor(self._max_in_flight, thread_name_prefix='cwm-thaw')
         session.engine.reserve(session.num_tokens)
         self._submit()
 

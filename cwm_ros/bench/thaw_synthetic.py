@@ -205,7 +205,7 @@ def thaw_window(
         turn_stops=session.turn_stops,
         settings=settings,
     )
-    load = ChunkReader(store, window, engine, kernels)
+    load = ChunkReader(store, window, engine, kernels, settings.num_threads)
     with Thaw(
         session,
         steps,
