@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COLD, WARM = 'cold', 'warm'
+MANY = 1000
 
 
 class Reached(NamedTuple):
@@ -43,7 +44,7 @@ class Contestant:
     states
         In which it can run.
     max_runs
-        Most runs in a state, for what takes long.
+        Most runs in a state, for what takes long and so is not run before a warm run either.
 
     """
 
@@ -52,7 +53,7 @@ class Contestant:
     run: Callable[[], Sequence[Reached]]
     files: Sequence[Path] = ()
     states: tuple[str, ...] = (COLD, WARM)
-    max_runs: int = 1_000_000
+    max_runs: int = MANY + 1
 
 
 def complete_after(work: Callable[[], object], num_bytes: int) -> Callable[[], list[Reached]]:
@@ -71,21 +72,31 @@ def complete_after(work: Callable[[], object], num_bytes: int) -> Callable[[], l
 def hold_contest(
     contestants: Sequence[Contestant], rounds: int, note: Callable[[str], None]
 ) -> list[Row]:
-    """Let each contestant run once a round in each of its states; return the rows."""
+    """
+    Let each contestant of a case run once a round in each of its states; return the rows.
+
+    A warm run comes right after another of the same contestant, so that not only its files but
+    also its memory is at hand, as far as the system keeps it.
+    """
     durations: dict[tuple[str, str, str, str], list[float]] = {}
     num_bytes: dict[tuple[str, str, str, str], int] = {}
-    for number in range(rounds):
-        note(f'round {number + 1} of {rounds}')
-        for state in (COLD, WARM):
-            for contestant in contestants:
-                if state not in contestant.states or number >= contestant.max_runs:
-                    continue
-                for reached in _run(contestant, state):
-                    key = (contestant.case, contestant.path, state, reached.stage)
-                    durations.setdefault(key, []).append(reached.seconds)
-                    num_bytes[key] = reached.num_bytes
-    keys = sorted(durations, key=lambda key: [c.case for c in contestants].index(key[0]))
-    return [Row.of(key, durations[key], num_bytes[key]) for key in keys]
+    for case in dict.fromkeys(contestant.case for contestant in contestants):
+        note(f'{case}: {rounds} rounds')
+        turns = [
+            (contestant, state)
+            for number in range(rounds)
+            for state in (COLD, WARM)
+            for contestant in contestants
+            if contestant.case == case
+            and state in contestant.states
+            and number < contestant.max_runs
+        ]
+        for contestant, state in turns:
+            for reached in _run(contestant, state):
+                key = (case, contestant.path, state, reached.stage)
+                durations.setdefault(key, []).append(reached.seconds)
+                num_bytes[key] = reached.num_bytes
+    return [Row.of(key, durations[key], num_bytes[key]) for key in durations]
 
 
 def _run(contestant: Contestant, state: str) -> Sequence[Reached]:
@@ -93,6 +104,8 @@ def _run(contestant: Contestant, state: str) -> Sequence[Reached]:
     gc.collect()
     if state == COLD:
         drop_cache([(file, 0) for file in contestant.files])
+    elif contestant.max_runs > MANY:
+        contestant.run()
     gc.disable()
     try:
         return contestant.run()

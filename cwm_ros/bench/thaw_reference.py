@@ -49,10 +49,11 @@ def reference_case(case: str, num_tokens: int, settings: Settings) -> list[Conte
     """
     with Manager(settings) as manager:
         _load_kernels(manager)
-        files = _write_window(manager, case, num_tokens)
+        chunks = _write_window(manager, case, num_tokens)
         header_bytes = own_bytes(manager.store, case)
         decoded_bytes = manager.session.num_tokens * _token_bytes(manager.engine.spec)
-    chunks = [file for file in files if file.parent.name == 'chunks']
+    windows = settings.storage.root.rglob('windows/*')
+    files = [*chunks, *windows]
     return [
         Contestant(
             case=case,
@@ -77,7 +78,7 @@ def _token_bytes(spec: KVSpec) -> int:
 
 
 def _write_window(manager: Manager, name: str, num_tokens: int) -> list[Path]:
-    """Freeze a dialogue and return the store's files."""
+    """Freeze a dialogue and return the files of its chunks."""
 
     def count(turn: Turn) -> int:
         chat = manager.checkpoint.chat
@@ -91,8 +92,9 @@ def _write_window(manager: Manager, name: str, num_tokens: int) -> list[Path]:
         pass
     for _ in manager.freeze():
         pass
-    folder = manager.settings.storage.root
-    return [file for file in folder.rglob('*') if file.is_file()]
+    manifest = manager.store.window(name).manifest
+    assert manifest is not None
+    return [manager.store.chunk_path(entry.id, entry.codec) for entry in manifest.chunks]
 
 
 def _load_kernels(manager: Manager) -> None:
