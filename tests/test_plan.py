@@ -146,14 +146,14 @@ def slow_relevance(prompt: list[int], tokens: list[int], size: int) -> list[floa
     """Count, for each term of the prompt, the chunks that hold it."""
     num_chunks = math.ceil(len(tokens) / size)
     scores = [0.0] * num_chunks
-    for length in (1, 2):
+    for length, weight in ((1, 1.0), (2, 0.25)):
         places = [
             (tuple(tokens[i : i + length]), i // size) for i in range(len(tokens) - length + 1)
         ]
         for term in {tuple(prompt[i : i + length]) for i in range(len(prompt) - length + 1)}:
             holders = {chunk for found, chunk in places if found == term}
             for chunk in holders:
-                scores[chunk] += math.log(num_chunks / len(holders))
+                scores[chunk] += weight * math.log(num_chunks / len(holders)) ** 2
     return scores
 
 
