@@ -244,12 +244,12 @@ def measure_loading() -> dict[str, float]:
     return times
 
 
-def main() -> None:
-    """Measure and print."""
+def main(options: Sequence[str] | None = None) -> None:
+    """Measure and print; ``options`` are those of the process when None."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument('--json', action='store_true', help='one JSON object on stdout')
     parser.add_argument('--kv', type=Path, help='.npy of KV (L, 2, H, T, D) for quality')
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(options)
     loader = KernelLoader(EngineSettings().cache_path / 'kernels')
     loader.start()
     loader.wait()

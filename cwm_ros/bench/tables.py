@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Results of measurements as rows: as JSON, as a table, and as a picture."""
+"""Results of measurements as rows: as JSON, and as a table."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 LIMITS = ('raw-read', 'memcpy')
 """Paths that nothing can be faster than: reading the same bytes, copying the decoded ones."""
-COLORS = {'header': '#0b3c5d', 'usable': '#1f78b4', 'complete': '#7fb8de'}
-PEER_COLOR, LIMIT_COLOR = '#b8b8b8', '#dddddd'
-LABEL_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,43 +210,3 @@ def _drive_kind(folder: Path) -> str:
     kind = kinds.get(name[:2], 'drive')
     ahead = queue / 'read_ahead_kb'
     return f'{kind}, read-ahead {ahead.read_text().strip()} KiB' if ahead.exists() else kind
-
-
-def draw(report: Report, file: Path) -> None:
-    """Draw the rows as bars, a panel for each case and state; needs matplotlib."""
-    import matplotlib as mpl
-
-    mpl.use('Agg')
-    from matplotlib import pyplot as plt
-
-    panels = list(dict.fromkeys((row.case, row.state) for row in report.rows))
-    counts = [len(_bars(report, panel)) for panel in panels]
-    height = 0.26 * sum(counts) + 0.75 * len(panels)
-    figure, axes = plt.subplots(
-        len(panels), figsize=(9, height), squeeze=False, height_ratios=counts, layout='constrained'
-    )
-    for axis, panel in zip(axes[:, 0], panels, strict=True):
-        bars = _bars(report, panel)
-        names = [f'{row.path} {row.stage}' if row.path == 'cwm' else row.path for row in bars]
-        values = [row.median_s * 1e3 for row in bars]
-        drawn = axis.barh(names, values, color=[_color(row) for row in bars], height=0.8)
-        axis.bar_label(drawn, [f'{value:.3g} ms' for value in values], padding=3, size=LABEL_SIZE)
-        axis.set_title(f'{panel[0]}, {panel[1]}', loc='left', size=LABEL_SIZE + 2)
-        axis.set_xlim(0, max(values) * 1.12)
-        axis.invert_yaxis()
-        axis.tick_params(labelsize=LABEL_SIZE)
-        axis.spines[['top', 'right']].set_visible(False)
-    axes[-1, 0].set_xlabel('median time [ms]', size=LABEL_SIZE)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
-
-
-def _bars(report: Report, panel: tuple[str, str]) -> list[Row]:
-    rows = [row for row in report.rows if (row.case, row.state) == panel]
-    return sorted(rows, key=lambda row: (row.path != 'cwm', row.median_s))
-
-
-def _color(row: Row) -> str:
-    if row.path == 'cwm':
-        return COLORS[row.stage]
-    return LIMIT_COLOR if row.path in LIMITS else PEER_COLOR

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,6 @@ def thaw_command(
     options: Options, *, rounds: int, cases: tuple[str, ...], plot: Path | None, folder: Path
 ) -> None:
     """Time thaws until header, usable and complete, against peers and limits."""
-    from cwm_ros.bench.tables import draw
     from cwm_ros.bench.thaw import bench_thaw, case_names, ThawBench
 
     known = case_names(options.settings)
@@ -45,5 +45,37 @@ def thaw_command(
     bench = ThawBench(folder=folder, rounds=rounds, cases=cases, settings=options.settings)
     report = bench_thaw(bench, options.note)
     if plot:
+        from cwm_ros.bench.thaw_plot import draw
+
         draw(report, plot)
     options.show(report.as_json(), report.as_text())
+
+
+@bench_command.command('engine')
+@click.option('--rounds', type=click.IntRange(1), default=7, show_default=True)
+@click.option('--tokens', type=click.IntRange(512), default=4096, show_default=True)
+@click.option('--threads', type=click.IntRange(0), help='0 means all cores.')
+@click.pass_obj
+def engine_command(options: Options, *, rounds: int, tokens: int, threads: int | None) -> None:
+    """Time prefill and decode of each formulation, beside llama.cpp when it is installed."""
+    from cwm_ros.bench.engine import bench_engine, format_rows
+    from cwm_ros.bench.tables import describe_machine
+
+    settings = options.settings.engine
+    if threads is not None:
+        settings = replace(settings, threads=threads)
+    machine = describe_machine(Path())
+    rows = bench_engine(settings, context_tokens=tokens, rounds=rounds)
+    values = {'machine': machine, 'rows': [asdict(row) for row in rows]}
+    options.show(values, format_rows(rows))
+
+
+@bench_command.command('codec')
+@click.option('--kv', type=click.Path(path_type=Path), help='.npy (L, 2, H, T, D) for quality.')
+@click.pass_obj
+def codec_command(options: Options, *, kv: Path | None) -> None:
+    """Time the codec against copying the same bytes, and measure size and error."""
+    from cwm_ros.bench.codec import main as bench_codec
+
+    arguments = ['--json'] if options.is_json else []
+    bench_codec([*arguments, *(['--kv', str(kv)] if kv else [])])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from cwm_ros.bench import thaw as bench
-from cwm_ros.bench.tables import draw, Report, Row
+from cwm_ros.bench.tables import Report, Row
 from cwm_ros.bench.thaw_contest import Contestant, hold_contest, Reached
+from cwm_ros.bench.thaw_plot import draw
 from cwm_ros.bench.thaw_synthetic import (
     ArrayEngine,
     Geometry,
