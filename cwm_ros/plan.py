@@ -193,10 +193,16 @@ def relevance(
     chunk_of = np.arange(len(tokens)) // chunk_tokens
     pairs = (_bigrams(prompt), _bigrams(tokens), PAIR_WEIGHT)
     for query, terms, weight in ((prompt, tokens, 1.0), pairs):
-        for term in np.unique(query):
-            holders = np.unique(chunk_of[: len(terms)][terms == term])
-            if len(holders):
-                scores[holders] += weight * np.log(num_chunks / len(holders)) ** 2
+        wanted = np.unique(query)
+        if not len(wanted) or not num_chunks:
+            continue
+        # A thaw is decoding meanwhile: few large operations wait less for the interpreter.
+        found = np.minimum(np.searchsorted(wanted, terms), len(wanted) - 1)
+        is_hit = wanted[found] == terms
+        holds = np.zeros((len(wanted), num_chunks), np.bool_)
+        holds[found[is_hit], chunk_of[: len(terms)][is_hit]] = True
+        holders = np.maximum(holds.sum(axis=1), 1)
+        scores += (weight * np.log(num_chunks / holders) ** 2) @ holds
     return scores
 
 

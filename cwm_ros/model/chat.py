@@ -9,6 +9,7 @@ be told apart, each text is wrapped in random private-use characters while the t
 
 from __future__ import annotations
 
+from contextlib import suppress
 import secrets
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ NUM_PRIVATE = 0x1900
 WRAP_CHARS = 8
 """8 of 6400 characters: 101 random bits."""
 MAX_TEMPLATE_BYTES = 1 << 20
+PROBE_TURNS = 12
 
 
 class ChatRenderer:
@@ -50,6 +52,7 @@ class ChatRenderer:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self._tokenizer = tokenizer
         self._template = template
+        self._has_local_turns: bool | None = None
 
     def render(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> TokenArray:
         """
@@ -102,6 +105,16 @@ class ChatRenderer:
             follow, so that the conversation must be rendered anew.
 
         """
+        if self._is_local(turns):
+            with suppress(ModelError):  # what a shortened history lacks, the whole one may have
+                return self._suffix(
+                    _shortened(turns), new_turns, add_generation_prompt=add_generation_prompt
+                )
+        return self._suffix(turns, new_turns, add_generation_prompt=add_generation_prompt)
+
+    def _suffix(
+        self, turns: Sequence[Turn], new_turns: Sequence[Turn], *, add_generation_prompt: bool
+    ) -> TokenArray:
         turns_after = [*turns, *new_turns]
         wrap = _fresh_wrap(turns_after)
         known = self._pieces(turns, wrap, add_generation_prompt=False) if turns else ['']
@@ -117,6 +130,29 @@ class ChatRenderer:
         if whole_ids[: len(known_ids)] != known_ids:
             raise _changed_history(len(turns))
         return np.array(whole_ids[len(known_ids) :], dtype=np.int32)
+
+    def _is_local(self, turns: Sequence[Turn]) -> bool:
+        """
+        Say whether a turn is rendered the same after a shortened history.
+
+        Tried once, on a conversation of the same roles: a template that counts turns or looks
+        back is given the whole history each time, which costs time in proportion to it.
+        """
+        if len(turns) < PROBE_TURNS:
+            return False
+        if self._has_local_turns is None:
+            probe = [Turn(role=turn.role, text='x') for turn in turns[:PROBE_TURNS]]
+            try:
+                self._has_local_turns = all(
+                    np.array_equal(
+                        self._suffix(probe[:-1], new, add_generation_prompt=is_open),
+                        self._suffix(_shortened(probe[:-1]), new, add_generation_prompt=is_open),
+                    )
+                    for new, is_open in ((probe[-1:], False), ((), True))
+                )
+            except ModelError:
+                self._has_local_turns = False
+        return self._has_local_turns
 
     def closing(self) -> TokenArray:
         """Return the tokens that follow the text of an assistant's turn, int32, shape (C,)."""
@@ -168,6 +204,12 @@ class ChatRenderer:
             part = _swallowed(part, before, after)  # noqa: PLW2901 - the same part, trimmed
             ids += self._tokenizer.encode(part, is_first=is_first and index == 0)
         return ids
+
+
+def _shortened(turns: Sequence[Turn]) -> Sequence[Turn]:
+    """Take an even number of turns out of the middle, so that who speaks when stays the same."""
+    num_last = 2 + len(turns) % 2
+    return turns if len(turns) <= 2 + num_last else [*turns[:2], *turns[-num_last:]]
 
 
 def _changed_history(num_turns: int) -> ModelError:

@@ -83,6 +83,28 @@ def test_a_suffix_completes_the_rendering(
     np.testing.assert_array_equal(np.concatenate([known, suffix]), expected)
 
 
+@pytest.mark.parametrize('length', range(9, 16))
+@pytest.mark.parametrize(
+    'source',
+    [
+        '{% for m in messages %}{{ m.role }}: {{ m.content }}<|end|>{% endfor %}',
+        '{% for m in messages %}{{ loop.index }}: {{ m.content }}<|end|>{% endfor %}',
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 1) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}<|end|>{% endfor %}",
+    ],
+)
+def test_a_long_history_changes_nothing_about_the_suffix(length: int, source: str) -> None:
+    chat = ChatRenderer(TOKENIZER, ChatTemplate(source, {}))
+    roles = [Role.SYSTEM, *[Role.USER, Role.ASSISTANT] * 9][: length + 1]
+    conversation = [turn(f'word {n}', role) for n, role in enumerate(roles)]
+    for new, is_open in ((conversation[-1:], False), ([], True)):
+        known = chat.render(conversation[:-1], add_generation_prompt=False)
+        suffix = chat.render_suffix(conversation[:-1], new, add_generation_prompt=is_open)
+        expected = chat.render([*conversation[:-1], *new], add_generation_prompt=is_open)
+
+        np.testing.assert_array_equal(np.concatenate([known, suffix]), expected)
+
+
 @given(texts)
 def test_decoding_token_by_token_gives_the_text(text: str) -> None:
     decoder = IncrementalDecoder(TOKENIZER)
