@@ -17,7 +17,7 @@ import numpy as np
 
 from cwm_ros.errors import ModelError
 from cwm_ros.kv import Role, Turn
-from cwm_ros.model.spec import read_json
+from cwm_ros.model.config_file import read_json
 from cwm_ros.model.template import ChatTemplate
 from cwm_ros.model.tokenizer import check_utf8, Marker
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.errors import ModelError
 from cwm_ros.model.chat import load_chat
+from cwm_ros.model.families import read_spec
 from cwm_ros.model.identity import model_identity
-from cwm_ros.model.spec import read_spec
 from cwm_ros.model.tokenizer import stop_ids, Tokenizer
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cwm_ros.model.checkpoint import Checkpoint
 
-BUILDER_VERSION = 3
+BUILDER_VERSION = 4
 """Goes up whenever the same checkpoint gives another graph."""
 GRAPH_FILE = 'model.onnx'
 SIZES_FILE = 'sizes.json'

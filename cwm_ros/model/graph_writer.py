@@ -62,7 +62,7 @@ class GraphWriter:
         """Say whether a value of this name was made."""
         return name in self._values
 
-    def constant(self, name: str, array: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> str:
+    def constant(self, name: str, array: npt.NDArray[np.float32 | np.int64 | np.int32]) -> str:
         """Store a tensor under ``name``, once."""
         if name in self._constants:
             return name

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass, MISSING
 import hashlib
 import json
 from typing import TYPE_CHECKING
@@ -52,10 +52,26 @@ def model_identity(folder: Path, spec: ModelSpec, name: str, cache: Path) -> Mod
         rendering = _hash_rendering(folder)
     except OSError as exc:
         raise ModelError(f'{exc.filename}: cannot be read: {exc.strerror}') from exc
-    description = json.dumps(asdict(spec), sort_keys=True)
+    description = json.dumps(_described(spec), sort_keys=True)
     return ModelIdentity(
         model=_digest([weights.hex(), description, KV_LAYOUT]), rendering=rendering, name=name
     )
+
+
+def _described(value: object) -> object:
+    """
+    Return a description's fields, without those at their default.
+
+    So a field that a new family brings leaves the identity of all other models as it is.
+    """
+    if not is_dataclass(value):
+        return value
+    own = {field.name: (getattr(value, field.name), field.default) for field in fields(value)}
+    return {
+        name: _described(content)
+        for name, (content, default) in own.items()
+        if default is MISSING or content != default
+    }
 
 
 def _digest(parts: Sequence[str]) -> bytes:

@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from cwm_ros.model.spec import RopeSpec
 
 
-def inverse_wavelengths(rope: RopeSpec, head_dim: int) -> FloatArray:
+def inverse_wavelengths(rope: RopeSpec, num_dims: int) -> FloatArray:
     """
-    Return the angle per position of each pair of dimensions, shape (D / 2,) [rad].
+    Return the angle per position of each pair of rotated dimensions, shape (num_dims / 2,) [rad].
 
     float32, as published models are trained and served: at position 100,000 a float64 angle
     differs from theirs by a hundredth.
     """
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    exponents = np.arange(0, num_dims, 2, dtype=np.float32) / np.float32(num_dims)
     powers = np.power(np.float32(rope.theta), exponents, dtype=np.float32)
     inverse: FloatArray = np.divide(1, powers, dtype=np.float32)
     if rope.kind == 'linear':
         scaled: FloatArray = np.divide(inverse, rope.factor, dtype=np.float32)
         return scaled
+    if rope.kind == 'longrope':
+        factors = np.array(rope.wave_factors, np.float32)
+        stretched: FloatArray = np.divide(1, factors * powers, dtype=np.float32)
+        return stretched
     if rope.kind == 'llama3':
         return _llama3(rope, inverse)
     return inverse
@@ -42,8 +46,9 @@ def _llama3(rope: RopeSpec, inverse: FloatArray) -> FloatArray:
     return np.asarray(scaled, dtype=np.float32)
 
 
-def rope_tables(rope: RopeSpec, head_dim: int, num_tokens: int) -> tuple[FloatArray, FloatArray]:
-    """Return cosines and sines for positions [0, num_tokens), each (num_tokens, D / 2) float32."""
+def rope_tables(rope: RopeSpec, num_dims: int, num_tokens: int) -> tuple[FloatArray, FloatArray]:
+    """Return cosines and sines for positions [0, num_tokens), (num_tokens, num_dims / 2)."""
     positions = np.arange(num_tokens, dtype=np.float32)
-    angles = positions[:, np.newaxis] * inverse_wavelengths(rope, head_dim)[np.newaxis]
-    return np.cos(angles), np.sin(angles)
+    angles = positions[:, np.newaxis] * inverse_wavelengths(rope, num_dims)[np.newaxis]
+    amplitude = np.float32(rope.amplitude)
+    return np.cos(angles) * amplitude, np.sin(angles) * amplitude

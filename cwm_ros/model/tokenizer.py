@@ -13,7 +13,7 @@ from tokenizers import pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from cwm_ros.errors import ConfigError, ModelError
-from cwm_ros.model.spec import read_json
+from cwm_ros.model.config_file import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import safe_open, SafetensorError
 
 from cwm_ros.errors import ModelError
-from cwm_ros.model.spec import read_json
+from cwm_ros.model.config_file import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,6 +137,10 @@ class Weights:
                 f'{folder}: tensor {left_over[0]} has no place in what config.json describes',
                 hint='take config.json and weights from one release',
             )
+
+    def has(self, name: str) -> bool:
+        """Say whether there must be a tensor of this name."""
+        return name in self._shapes
 
     def get(self, name: str) -> FloatArray:
         """

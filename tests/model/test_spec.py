@@ -10,8 +10,9 @@ import pytest
 
 from cwm_ros.errors import ErrorCode, ModelError
 from cwm_ros.model import size_model
+from cwm_ros.model.families import read_spec
 from cwm_ros.model.rope import inverse_wavelengths, rope_tables
-from cwm_ros.model.spec import read_spec, RopeSpec
+from cwm_ros.model.spec import RopeSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
