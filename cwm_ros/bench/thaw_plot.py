@@ -27,7 +27,7 @@ def draw(report: Report, file: Path) -> None:
     Draw the rows into a file.
 
     A case is a panel of bars for each state; cases of one name with a number of tokens at its end
-    share a panel, with lines over the number.
+    share a panel, with lines over the number and without the limits.
     """
     import matplotlib as mpl
 
@@ -74,12 +74,12 @@ def _draw_bars(axis: Axes, rows: list[Row]) -> None:
 
 
 def _draw_lines(axis: Axes, rows: list[Row]) -> None:
+    rows = [row for row in rows if row.path not in LIMITS]
     for label in dict.fromkeys(_label(row) for row in rows):
         points = [row for row in rows if _label(row) == label]
         tokens = [int(row.case.rpartition('-')[2]) for row in points]
         values = [row.median_s * 1e3 for row in points]
-        style = '--' if points[0].path in LIMITS else '-'
-        axis.plot(tokens, values, style, marker='o', markersize=3, color=_color(points[0]))
+        axis.plot(tokens, values, marker='o', markersize=3, color=_color(points[0]))
         axis.annotate(label, (tokens[-1], values[-1]), xytext=(5, -3), textcoords='offset points')
     axis.set_xscale('log', base=2)
     axis.set_yscale('log')
