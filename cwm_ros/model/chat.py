@@ -4,7 +4,7 @@
 From turns to token ids, with the model's own chat template.
 
 What a turn says is plain text, always: markers come from the template only. So that they can
-be told apart, each text is wrapped in random private-use characters while the template runs.
+be told apart, the template sees a word in random private-use characters instead of each text.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from cwm_ros.errors import ModelError
 from cwm_ros.kv import Role, Turn
+from cwm_ros.model.chat_habits import find_habits
 from cwm_ros.model.config_file import read_json
 from cwm_ros.model.template import ChatTemplate
 from cwm_ros.model.tokenizer import check_utf8, Marker
@@ -32,6 +33,8 @@ FIRST_PRIVATE = 0xE000
 NUM_PRIVATE = 0x1900
 WRAP_CHARS = 8
 """8 of 6400 characters: 101 random bits."""
+STAND_IN = 'xY'
+"""Both cases, so that a template that changes them is noticed."""
 MAX_TEMPLATE_BYTES = 1 << 20
 PROBE_TURNS = 12
 
@@ -52,6 +55,7 @@ class ChatRenderer:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self._tokenizer = tokenizer
         self._template = template
+        self._habits = find_habits(template, tokenizer)
         self._has_local_turns: bool | None = None
 
     def render(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> TokenArray:
@@ -154,11 +158,22 @@ class ChatRenderer:
                 self._has_local_turns = False
         return self._has_local_turns
 
+    def end_ids(self) -> frozenset[int]:
+        """Return the marker that the template puts behind an assistant's text, if it is one."""
+        with suppress(ModelError):
+            before, *rest = self._tokenizer.split_markers(self._closing_text())
+            if rest and isinstance(rest[0], Marker) and not str(before).strip():
+                return frozenset({rest[0].token})
+        return frozenset()
+
     def closing(self) -> TokenArray:
         """Return the tokens that follow the text of an assistant's turn, int32, shape (C,)."""
+        pieces = [self._closing_text()]
+        return np.array(self._encode(pieces, is_first=False, is_inside=True), dtype=np.int32)
+
+    def _closing_text(self) -> str:
         turns = [Turn(role=role, text='x') for role in (Role.USER, Role.ASSISTANT)]
-        pieces = self._pieces(turns, _fresh_wrap(turns), add_generation_prompt=False)
-        return np.array(self._encode(pieces[-1:], is_first=False), dtype=np.int32)
+        return self._pieces(turns, _fresh_wrap(turns), add_generation_prompt=False)[-1]
 
     def _pieces(
         self, turns: Sequence[Turn], wrap: str, *, add_generation_prompt: bool
@@ -166,16 +181,20 @@ class ChatRenderer:
         """Return template text (even pieces) and what is said (odd ones)."""
         for turn in turns:
             check_utf8(turn.text)
-        messages = [{'role': t.role.value, 'content': _wrapped(t.text, wrap)} for t in turns]
-        text = self._template.render(messages, add_generation_prompt=add_generation_prompt)
-        pieces = text.split(wrap)
-        said = [turn.text.strip() for turn in turns if turn.text.strip()]
-        if pieces[1::2] != said:
+        roles = [turn.role for turn in turns]
+        texts = [turn.text for turn in turns]
+        stand_ins = [_wrapped(text, f'{STAND_IN}{n}', wrap) for n, text in enumerate(texts)]
+        rendered = self._habits.render(
+            self._template, roles, stand_ins, add_generation_prompt=add_generation_prompt
+        )
+        pieces = rendered.split(wrap)
+        said = {f'{STAND_IN}{n}': text.strip() for n, text in enumerate(texts) if text.strip()}
+        if pieces[1::2] != list(said):
             raise ModelError(
                 'the chat template drops, repeats or changes what a turn says',
                 hint='use a checkpoint whose template keeps the texts',
             )
-        return pieces
+        return [said[piece] if index % 2 else piece for index, piece in enumerate(pieces)]
 
     def _is_cut(self, before: str, after: str) -> bool:
         """Say whether two parts of a rendering are encoded the same together and apart."""
@@ -186,24 +205,43 @@ class ChatRenderer:
             return not ends.takes_right
         return isinstance(begins, Marker) and not begins.takes_left
 
-    def _encode(self, pieces: Sequence[str], *, is_first: bool) -> list[int]:
+    def _encode(
+        self, pieces: Sequence[str], *, is_first: bool, is_inside: bool = False
+    ) -> list[int]:
         """Encode template text (even pieces) and what was said (odd ones)."""
-        parts: list[str | Marker] = ['']
+        parts: list[str | Marker | list[int]] = ['']
         for index, piece in enumerate(pieces):
-            new = [piece] if index % 2 else self._tokenizer.split_markers(piece)
+            new = self._said(piece) if index % 2 else self._tokenizer.split_markers(piece)
             # A text and the template around it are one run of letters for the tokenizer.
             parts[-1] = f'{parts[-1]}{new[0]}'
             parts += new[1:]
         ids: list[int] = []
         for index, part in enumerate(parts):
-            if not isinstance(part, str):
+            if isinstance(part, list):
+                ids += part
+            elif isinstance(part, Marker):
                 ids.append(part.token)
-                continue
-            before = parts[index - 1] if index else None
-            after = parts[index + 1] if index + 1 < len(parts) else None
-            part = _swallowed(part, before, after)  # noqa: PLW2901 - the same part, trimmed
-            ids += self._tokenizer.encode(part, is_first=is_first and index == 0)
+            else:
+                before = parts[index - 1] if index else None
+                after = parts[index + 1] if index + 1 < len(parts) else None
+                ids += self._tokenizer.encode(
+                    _swallowed(part, before, after),
+                    is_first=is_first and index == 0,
+                    is_inside=isinstance(before, list) or (is_inside and not index),
+                )
         return ids
+
+    def _said(self, text: str) -> list[str | Marker | list[int]]:
+        """
+        Cut a text at what the template writes to say who speaks.
+
+        Where that is a marker, text is told apart by its token. Where it is only letters, as
+        Llama 2's [INST], the same letters in a text get tokens of their own, one for each.
+        """
+        parts: list[str | Marker | list[int]] = []
+        for index, piece in enumerate(self._habits.marks.split(text)):
+            parts.append(self._tokenizer.spell(piece) if index % 2 else piece)
+        return parts
 
 
 def _shortened(turns: Sequence[Turn]) -> Sequence[Turn]:
@@ -272,19 +310,23 @@ def _fresh_wrap(turns: Sequence[Turn]) -> str:
             return wrap
 
 
-def _wrapped(text: str, wrap: str) -> str:
-    """Wrap what is said; the white space around it stays outside, where a template may trim."""
+def _wrapped(text: str, stand_in: str, wrap: str) -> str:
+    """
+    Return what the template sees instead of a text: a wrapped word, which it cannot mistake.
+
+    The white space around the text stays, where a template may trim.
+    """
     said = text.strip()
     if not said:
         return text
     left = text[: len(text) - len(text.lstrip())]
-    return f'{left}{wrap}{said}{wrap}{text[len(left) + len(said) :]}'
+    return f'{left}{wrap}{stand_in}{wrap}{text[len(left) + len(said) :]}'
 
 
-def _swallowed(text: str, before: str | Marker | None, after: str | Marker | None) -> str:
+def _swallowed(text: str, before: object, after: object) -> str:
     """Take away the white space that the markers beside a text swallow."""
-    if before is not None and not isinstance(before, str) and before.takes_right:
+    if isinstance(before, Marker) and before.takes_right:
         text = text.lstrip()
-    if after is not None and not isinstance(after, str) and after.takes_left:
+    if isinstance(after, Marker) and after.takes_left:
         text = text.rstrip()
     return text

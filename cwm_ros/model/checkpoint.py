@@ -72,7 +72,7 @@ class Checkpoint:
                 hint='take all files from one release',
             )
         self.chat = load_chat(folder, self.tokenizer)
-        self.stop_ids = stop_ids(folder)
+        self.stop_ids = stop_ids(folder) | self.chat.end_ids()
 
 
 def find_model(name: str) -> Path:

@@ -3,8 +3,9 @@
 """
 Runs a checkpoint's chat template, which is a program by a stranger, within bounds.
 
-Jinja's immutable sandbox keeps it from objects; the bounds here keep it from endless loops and
-from filling the memory.
+Jinja's immutable sandbox keeps it from objects. Here it gets a short list of filters and methods,
+none of which makes much of little, and a budget that loops, calls and long values spend: so it
+ends soon and stays small, whatever it says. It never sees what the turns say.
 """
 
 from __future__ import annotations
@@ -23,19 +24,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MAX_TEMPLATE_CHARS = 1 << 18
-MAX_VALUE_CHARS = 1 << 22
-"""Longest text a template may build on the way."""
+MAX_VALUE_CHARS = 1 << 18
+"""Longest text or list a template may build on the way; what turns say is not among it."""
+MAX_NUMBER_BITS = 256
 EXTRA_OUTPUT_CHARS = 1 << 16
 """What a template may add to the texts, and again for each turn a thousandth of it."""
-MAX_PRODUCT = 1 << 28
+MAX_PRODUCT = 1 << 22
 """Most characters times characters in a replace or join."""
 MAX_STEPS = 200_000
-"""Loop rounds and calls in one rendering."""
-FORBIDDEN = frozenset(
-    {'center', 'expandtabs', 'format', 'format_map', 'indent', 'ljust', 'pprint', 'rjust'}
-    | {'translate', 'urlize', 'wordwrap', 'xmlattr', 'zfill', 'filesizeformat'}
+"""Loop rounds, calls and lengths / `STEP_CHARS` in one rendering."""
+STEP_CHARS = 64
+CALL_STEPS = 2
+FILTERS = frozenset(
+    {'abs', 'capitalize', 'count', 'd', 'default', 'dictsort', 'e', 'escape', 'first', 'float'}
+    | {'int', 'items', 'join', 'last', 'length', 'list', 'lower', 'map', 'max', 'min', 'reject'}
+    | {'rejectattr', 'replace', 'reverse', 'round', 'safe', 'select', 'selectattr', 'sort'}
+    | {'string', 'title', 'tojson', 'trim', 'unique', 'upper'}
 )
-"""Filters and methods that make much of little; no published template needs them."""
+METHODS = frozenset(
+    {'capitalize', 'copy', 'count', 'endswith', 'find', 'get', 'index', 'isalpha', 'isdigit'}
+    | {'islower', 'isspace', 'isupper', 'items', 'join', 'keys', 'lower', 'lstrip', 'partition'}
+    | {'removeprefix', 'removesuffix', 'replace', 'rfind', 'rpartition', 'rsplit', 'rstrip'}
+    | {'split', 'splitlines', 'startswith', 'strip', 'title', 'upper', 'values'}
+)
+"""What may be used of texts, lists and mappings: what published templates need, and the like."""
+GLOBALS = frozenset({'dict', 'namespace', 'range'})
+PLAIN = (str, bytes, int, float, list, tuple, dict, range)
 
 
 class _Filter(Protocol):
@@ -75,7 +89,7 @@ class ChatTemplate:
         self._environment = _Bounded(trim_blocks=True, lstrip_blocks=True)
         self._environment.add_extension(loopcontrols)
         try:
-            tree = _count_loops(self._environment.parse(source))
+            tree = _count_work(self._environment.parse(source))
             self._template = self._environment.from_string(tree)
         except (TemplateError, RecursionError) as exc:
             raise ModelError(f'the chat template cannot be compiled: {exc}') from exc
@@ -118,6 +132,7 @@ class ChatTemplate:
             add_generation_prompt=add_generation_prompt,
             tools=None,
             documents=None,
+            enable_thinking=False,
             **self._constants,
         ):
             pieces.append(piece)
@@ -135,22 +150,36 @@ class _Bounded(ImmutableSandboxedEnvironment):
     def __init__(self, *, trim_blocks: bool, lstrip_blocks: bool) -> None:
         super().__init__(trim_blocks=trim_blocks, lstrip_blocks=lstrip_blocks)
         self.steps_left = MAX_STEPS
+        kept = {name: self.globals[name] for name in GLOBALS}
+        self.globals.clear()
+        self.globals |= kept
         self.globals |= {
             'raise_exception': _refuse,
             'range': self._range,
             '_counted': self._counted,
             '_joined': self._joined,
+            '_weighed': self._weighed,
         }
         self.filters['tojson'] = _to_json
-        for name in FORBIDDEN & set(self.filters):
-            del self.filters[name]
-        for name in ('replace', 'join'):
-            self.filters[name] = _with_checked_product(self.filters[name])
+        allowed = {name: self._bounded(self.filters[name]) for name in FILTERS}
+        self.filters.clear()
+        self.filters |= allowed
+
+    def _bounded(self, function: _Filter) -> _Filter:
+        """Return a filter that spends for what it gets and what it makes."""
+
+        @wraps(function)
+        def bounded(*args: object, **kwargs: object) -> object:
+            sized = [self._weighed(arg) for arg in args if isinstance(arg, PLAIN)]
+            _check_product(sized[0] if sized else '', sized[1:])
+            return self._checked(function(*args, **kwargs))
+
+        return bounded
 
     def call(self, *args: object, **kwargs: object) -> object:
-        self._spend(1)
+        self._spend(CALL_STEPS)
         _context, function, *given = args
-        _check_product(getattr(function, '__self__', ''), given)
+        _check_product(self._weighed(getattr(function, '__self__', '')), given)
         result: object = super().call(*args, **kwargs)  # type: ignore[arg-type]
         return self._checked(result)
 
@@ -158,7 +187,8 @@ class _Bounded(ImmutableSandboxedEnvironment):
         """Leave ``format`` to `is_safe_attribute`, which forbids it."""
 
     def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
-        return attr not in FORBIDDEN and super().is_safe_attribute(obj, attr, value)
+        is_listed = not isinstance(obj, PLAIN) or attr in METHODS
+        return is_listed and super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: object, operator: str, left: object, right: object) -> object:
         if operator != '+' and not all(isinstance(side, (int, float)) for side in (left, right)):
@@ -176,6 +206,14 @@ class _Bounded(ImmutableSandboxedEnvironment):
     def _checked(self, value: object) -> object:
         if isinstance(value, (str, list, tuple, dict)) and len(value) > MAX_VALUE_CHARS:
             raise _TooMuchError('a value is too long')
+        if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
+            raise _TooMuchError('a number is too large')
+        return self._weighed(value)
+
+    def _weighed(self, value: object) -> object:
+        """Spend for the length of a value that is to be looked through."""
+        if isinstance(value, (str, list, tuple, dict)):
+            self._spend(len(value) // STEP_CHARS)
         return value
 
     def _range(self, *args: int) -> range:
@@ -200,12 +238,19 @@ class _Bounded(ImmutableSandboxedEnvironment):
         return self._checked(''.join(map(str, parts)))
 
 
-def _count_loops(tree: nodes.Template) -> nodes.Template:
-    """Make every loop and every ``~`` of a template spend from the budget."""
+def _count_work(tree: nodes.Template) -> nodes.Template:
+    """Make loops, comparisons, slices and each ``~`` of a template spend from the budget."""
     for loop in list(tree.find_all(nodes.For)):
         loop.iter = _call('_counted', [loop.iter])  # type: ignore[list-item]
     for joint in list(tree.find_all(nodes.Concat)):
         joint.nodes = [_call('_joined', joint.nodes)]
+    for comparison in list(tree.find_all(nodes.Compare)):
+        comparison.expr = _call('_weighed', [comparison.expr])
+        for operand in comparison.ops:
+            operand.expr = _call('_weighed', [operand.expr])
+    for item in list(tree.find_all(nodes.Getitem)):
+        if isinstance(item.arg, nodes.Slice):
+            item.node = _call('_weighed', [item.node])
     return tree
 
 
@@ -217,18 +262,10 @@ def _call(name: str, arguments: list[nodes.Expr]) -> nodes.Expr:
 def _check_product(subject: object, given: Sequence[object]) -> None:
     """Refuse text methods whose result may be as long as their arguments' lengths multiplied."""
     lengths = [len(value) for value in given if isinstance(value, (str, list, tuple))]
-    if isinstance(subject, str) and len(subject) * max(lengths, default=0) > MAX_PRODUCT:
-        raise _TooMuchError('texts are too long to be combined')
-
-
-def _with_checked_product(function: _Filter) -> _Filter:
-    @wraps(function)
-    def checked(*args: object, **kwargs: object) -> object:
-        texts = [arg for arg in args if isinstance(arg, (str, list, tuple))]
-        _check_product(str(texts[0]) if texts else '', texts[1:])
-        return function(*args, **kwargs)
-
-    return checked
+    if isinstance(subject, (str, list, tuple)) and (
+        len(subject) * max(lengths, default=0) > MAX_PRODUCT
+    ):
+        raise _TooMuchError('values are too long to be combined')
 
 
 def _refuse(message: str) -> str:

@@ -86,6 +86,8 @@ class Tokenizer:
         self._first = _load(path, document)
         self._first.encode_special_tokens = True
         self._rest = _without_prefix(self._first)
+        self._inside = _load(path, {**document, **_bare(document)})
+        self._inside.encode_special_tokens = True
         self._ids = frozenset(marker.token for marker in self.markers.values())
         longest_first = sorted(self.markers, key=len, reverse=True)
         self._pattern = re.compile('|'.join(map(re.escape, longest_first)) or r'(?!)')
@@ -113,7 +115,16 @@ class Tokenizer:
             end = match.end()
         return [*parts, text[end:]]
 
-    def encode(self, text: str, *, is_first: bool = True) -> list[int]:
+    def spell(self, text: str) -> list[int]:
+        """Return the ids of plain text within a text, one letter at a time."""
+        return [
+            token
+            for letter in text
+            for token in self._inside.encode(letter, add_special_tokens=False).ids
+            if token not in self._ids
+        ]
+
+    def encode(self, text: str, *, is_first: bool = True, is_inside: bool = False) -> list[int]:
         """
         Return the ids of plain text; whatever looks like a marker is letters.
 
@@ -123,6 +134,8 @@ class Tokenizer:
             What is to be said.
         is_first
             Whether it begins the sequence; some tokenizers put a space before the first word.
+        is_inside
+            Whether other text goes before it, so that no tokenizer puts a space there.
 
         Raises
         ------
@@ -131,13 +144,12 @@ class Tokenizer:
 
         """
         check_utf8(text)
-        tokenizer = self._first if is_first else self._rest
+        tokenizer = self._inside if is_inside else self._first if is_first else self._rest
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         if self._ids.isdisjoint(ids):
             return ids
         # A vocabulary may hold a marker as a word of its own; one letter at a time it cannot.
-        letters = [tokenizer.encode(letter, add_special_tokens=False).ids for letter in text]
-        return [token for ids in letters for token in ids if token not in self._ids]
+        return self.spell(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ``ids`` without markers; bytes that are no UTF-8 become U+FFFD."""
@@ -248,3 +260,22 @@ def _without_prefix(tokenizer: FastTokenizer) -> FastTokenizer:
         replacement=kind.replacement, prepend_scheme='never', split=kind.split
     )
     return rest
+
+
+def _bare(document: dict[str, object]) -> dict[str, object]:
+    """Return the parts of tokenizer.json that may put a space before a text, without doing so."""
+    changes: dict[str, dict[str, object]] = {
+        'Metaspace': {'prepend_scheme': 'never'},
+        'ByteLevel': {'add_prefix_space': False},
+    }
+
+    def bare(part: object) -> object:
+        if not isinstance(part, dict) or part.get('type') == 'Prepend':
+            return None
+        for name in ('normalizers', 'pretokenizers'):
+            if isinstance(part.get(name), list):
+                inner = [bare(each) for each in part[name]]
+                return {**part, name: [each for each in inner if each is not None]}
+        return {**part, **changes.get(str(part.get('type')), {})}
+
+    return {name: bare(document.get(name)) for name in ('normalizer', 'pre_tokenizer')}

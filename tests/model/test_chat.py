@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -28,6 +29,11 @@ CHAT = load_chat(TINY, TOKENIZER)
 PLAIN = FastTokenizer.from_file(str(TINY / 'tokenizer.json'))
 MARKERS = sorted(TOKENIZER.markers)
 IDS = {marker.token for marker in TOKENIZER.markers.values()}
+ALTERNATING = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 1) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}<|end|>{% endfor %}"
+)
+BIG = '{% set big = "' + 'x' * 200_000 + '" %}'
 SIXTY = '{% for i in range(60) %}'
 ODD = [*MARKERS, '<|', '|>', '\0', '\ue000', '\U0001f600', '\u200d', ' ', '\n', '{{ 1 }}', '{%']
 
@@ -89,8 +95,7 @@ def test_a_suffix_completes_the_rendering(
     [
         '{% for m in messages %}{{ m.role }}: {{ m.content }}<|end|>{% endfor %}',
         '{% for m in messages %}{{ loop.index }}: {{ m.content }}<|end|>{% endfor %}',
-        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 1) %}"
-        "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}<|end|>{% endfor %}",
+        ALTERNATING,
     ],
 )
 def test_a_long_history_changes_nothing_about_the_suffix(length: int, source: str) -> None:
@@ -184,6 +189,24 @@ def test_a_template_that_does_not_keep_the_texts_is_refused(source: str) -> None
         '{{ "' + 'a' * 100_000 + '".replace("a", "' + 'b' * 100_000 + '") }}',
         '{{ "' + 'a' * 100_000 + '" | replace("a", "' + 'b' * 100_000 + '") }}',
         '{% for i in range(9) %}{{ messages | join(messages | string) }}{{ 1 / 0 }}{% endfor %}',
+        '{% set n = namespace(x=3) %}' + SIXTY + '{% set n.x = n.x * n.x %}{% endfor %}',
+        '{{ (1).to_bytes(10000000000, "big") }}',
+        '{{ [1] | batch(1000000000, "x") | list }}',
+        '{{ [1] | slice(1000000000) | list }}',
+        '{{ lipsum(n=100000000) }}',
+        '{% set s = "ab" | replace("a", "c" * 9) %}',
+        BIG + '{% for i in range(150000) %}{% if "y" in big %}{% endif %}{% endfor %}{{ 1 / 0 }}',
+        BIG
+        + '{% for i in range(150000) %}{% if big.find("y") %}{% endif %}{% endfor %}{{ 1 / 0 }}',
+        BIG + '{% for i in range(150000) %}{% if big[1:] %}{% endif %}{% endfor %}{{ 1 / 0 }}',
+        BIG + '{% for i in range(150000) %}{% if big | upper %}{% endif %}{% endfor %}{{ 1 / 0 }}',
+        '{% import "os" as os %}',
+        '{% from "x" import y %}',
+        '{% extends "/etc/passwd" %}',
+        '{{ self.__init__.__globals__ }}',
+        '{{ namespace.__init__.__globals__["os"] }}',
+        '{{ cycler.__init__.__globals__.os.popen("id").read() }}',
+        '{{ raise_exception.__globals__.os }}',
         '{{ messages.__class__.__mro__ }}{{ messages.__class__.__mro__[1].__subclasses__() }}',
         '{{ messages.append(1) }}',
         '{{ 1 / 0 }}',
@@ -195,10 +218,12 @@ def test_a_template_that_does_not_keep_the_texts_is_refused(source: str) -> None
     ],
 )
 def test_a_hostile_or_broken_template_is_refused_soon(source: str) -> None:
+    begun = time.process_time()
     with pytest.raises(ModelError, match='chat template'):
         ChatTemplate(source, {}).render(
             [{'role': 'user', 'content': 'hello'}], add_generation_prompt=False
         )
+    assert time.process_time() - begun < 3
 
 
 def test_published_idioms_work() -> None:
