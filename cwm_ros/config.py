@@ -73,6 +73,10 @@ class StorageSettings:
         Most bytes of chunks, manifests and logs, each chunk counted once [MiB].
     free_floor_mib
         Room that is left free on the device whatever the quota says [MiB].
+    keep_recent
+        How many windows, of those used last, keep all chunks while any other has one to give.
+    remove_cold_windows
+        Whether whole windows, with their turns, may go when removing chunks is not enough.
     lock_timeout_s
         How long to wait for another writer [s].
 
@@ -81,11 +85,14 @@ class StorageSettings:
     root: Path = field(default_factory=default_store_root)
     quota_mib: int = 500
     free_floor_mib: int = 64
+    keep_recent: int = 2
+    remove_cold_windows: bool = False
     lock_timeout_s: float = 2.0
 
     def __post_init__(self) -> None:
         _check_range('storage.quota_mib', self.quota_mib, 1, 1 << 30)
         _check_range('storage.free_floor_mib', self.free_floor_mib, 0, 1 << 30)
+        _check_range('storage.keep_recent', self.keep_recent, 0, 1 << 20)
         _check_range('storage.lock_timeout_s', self.lock_timeout_s, 0, 3600)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cwm_ros.config import CodecSettings, ThawSettings
     from cwm_ros.kv import ChunkId
     from cwm_ros.session import Session
-    from cwm_ros.store import ChunkEntry, Store
+    from cwm_ros.store import ChunkEntry, Eviction, Store
 
 USABLE_PRIORITY = 0
 NORMAL_PRIORITY = 1
@@ -45,6 +45,8 @@ class FreezeProgress:
         Bytes of new chunk files.
     is_committed
         Whether the manifest that names them is durable.
+    evicted
+        What was removed to make room since the last freeze; told with the last value.
 
     """
 
@@ -53,6 +55,7 @@ class FreezeProgress:
     chunks_reused: int
     bytes_written: int
     is_committed: bool = False
+    evicted: tuple[Eviction, ...] = ()
 
 
 class Freeze:

@@ -199,9 +199,15 @@ class Manager:
         """
         self.kernels.start()
 
+    def add_tags(self, tags: Sequence[str]) -> None:
+        """Add words about the window, which the next freeze stores."""
+        self._tags = tuple(dict.fromkeys((*self._tags, *tags)))
+
     def leave(self) -> None:
         """End the thaw in flight and forget the live conversation; what is committed stays."""
         thaw = self.thaw
+        if self.window:
+            self.store.let_go(self.window)
         self.window, self.thaw, self._session = '', None, None
         self._entries, self._tags = (), ()
         if thaw is not None:
@@ -210,6 +216,7 @@ class Manager:
     def _begin(self, name: str, session: Session) -> None:
         self.leave()
         self.engine.reset()
+        self.store.hold(name)
         self.window, self._session = name, session
 
     def _begin_thaw(
@@ -402,4 +409,4 @@ class Manager:
         yield from freeze.write_chunks()
         self.store.commit_window(freeze.manifest(self.window, self._tags))
         self._entries = tuple(freeze.entries)
-        yield replace(freeze.progress, is_committed=True)
+        yield replace(freeze.progress, is_committed=True, evicted=self.store.take_evictions())

@@ -74,7 +74,10 @@ class LazyGroup(click.Group):
         'chat': 'talk',
         'list': 'windows',
         'show': 'windows',
+        'clone': 'windows',
         'delete': 'windows',
+        'pin': 'windows',
+        'unpin': 'windows',
         'verify': 'windows',
         'storage': 'windows',
     }

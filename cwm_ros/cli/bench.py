@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs that measure: bench thaw, bench engine, bench codec."""
+"""Verbs that measure: bench thaw, engine, codec, store."""
 
 from __future__ import annotations
 
@@ -79,3 +79,23 @@ def codec_command(options: Options, *, kv: Path | None) -> None:
 
     arguments = ['--json'] if options.is_json else []
     bench_codec([*arguments, *(['--kv', str(kv)] if kv else [])])
+
+
+@bench_command.command('store')
+@click.option('--windows', type=click.IntRange(10), default=10_000, show_default=True)
+@click.option(
+    '--folder',
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default='.',
+    help='On the drive to be measured.',
+)
+@click.pass_obj
+def store_command(options: Options, *, windows: int, folder: Path) -> None:
+    """Time open, list, freeze and evict in a store that grows to so many WINDOWS."""
+    from cwm_ros.bench.store import format_scaling, measure_scaling
+    from cwm_ros.bench.tables import describe_machine
+
+    counts = [10**power for power in range(1, 8) if 10**power < windows]
+    scaling = measure_scaling(folder, [*counts, windows])
+    values = {'machine': describe_machine(folder), 'scaling': [asdict(row) for row in scaling]}
+    options.show(values, format_scaling(scaling))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
@@ -18,7 +19,10 @@ from cwm_ros.errors import CwmError
 from cwm_ros.manager import Manager
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cwm_ros.cli.app import Options
+    from cwm_ros.store import Eviction
 
 WHENS = [when.value for when in When]
 
@@ -39,6 +43,7 @@ def open_or_create(manager: Manager, window: str) -> None:
 @click.option('--temperature', type=click.FloatRange(0, 10), default=0.0, show_default=True)
 @click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
 @click.option('--no-freeze', is_flag=True, help='Keep the turns only, write no chunks.')
+@click.option('--tag', 'tags', multiple=True, help='A word about the window; may be repeated.')
 @click.pass_obj
 def say_command(
     options: Options,
@@ -50,6 +55,7 @@ def say_command(
     temperature: float,
     seed: int,
     no_freeze: bool,
+    tags: tuple[str, ...],
 ) -> None:
     """Thaw WINDOW, answer TEXT, freeze."""
     request = Request(
@@ -61,18 +67,33 @@ def say_command(
     )
     with Manager(options.settings, profile=options.profile) as manager:
         open_or_create(manager, window)
+        manager.add_tags(tags)
         told = say_timed(manager, request)
+        evicted: tuple[Eviction, ...] = ()
         if not no_freeze:
-            for _ in manager.freeze():
-                pass
-    options.show(told.as_json(), told.text)
+            *_, progress = manager.freeze()
+            evicted = progress.evicted
+    _note_evictions(options, evicted)
+    options.show(
+        {**told.as_json(), 'evicted': [asdict(eviction) for eviction in evicted]}, told.text
+    )
+
+
+def _note_evictions(options: Options, evicted: Sequence[Eviction]) -> None:
+    for eviction in evicted:
+        gone = 'the window itself, ' if eviction.is_removed else ''
+        options.note(
+            f'to make room, {eviction.window} lost {gone}{eviction.chunks} chunks, '
+            f'{eviction.bytes} bytes'
+        )
 
 
 @click.command('ingest')
 @click.argument('file', type=click.Path(path_type=Path))
 @click.option('--window', required=True, help='Window to continue, or to create.')
+@click.option('--tag', 'tags', multiple=True, help='A word about the window; may be repeated.')
 @click.pass_obj
-def ingest_command(options: Options, *, file: Path, window: str) -> None:
+def ingest_command(options: Options, *, file: Path, window: str, tags: tuple[str, ...]) -> None:
     """
     Read a dialogue into WINDOW and freeze it.
 
@@ -82,18 +103,21 @@ def ingest_command(options: Options, *, file: Path, window: str) -> None:
     turns = read_conversation(file)
     with Manager(options.settings, profile=options.profile) as manager:
         open_or_create(manager, window)
+        manager.add_tags(tags)
         manager.add_turns(turns)
         total = manager.session.num_tokens
         with show_bar('computing', total) as update:
             for left in manager.catch_up():
                 update(total - left)
         *_, progress = manager.freeze()
+    _note_evictions(options, progress.evicted)
     options.show(
         {
             'window': window,
             'turns': len(turns),
             'tokens': total,
             'bytes_written': progress.bytes_written,
+            'evicted': [asdict(eviction) for eviction in progress.evicted],
         },
         f'{window}: {len(turns)} turns, {total} tokens, {progress.bytes_written} bytes written',
     )

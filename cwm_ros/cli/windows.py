@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs on windows at rest, without a model: list, show, delete, verify, storage."""
+"""Verbs on windows at rest, without a model: list, show, clone, delete, pin, verify, storage."""
 
 from __future__ import annotations
 
@@ -92,8 +92,43 @@ def describe(info: WindowInfo, window: Window) -> dict[str, object]:
         'pinned': info.is_pinned,
         'model': info.model,
         'revision': info.revision,
+        'tags': list(manifest.tags) if manifest else [],
         'updated_ms': info.updated_ms,
     }
+
+
+@click.command('clone')
+@click.argument('window')
+@click.argument('new')
+@click.pass_obj
+def clone_command(options: Options, *, window: str, new: str) -> None:
+    """Make NEW, which goes on from what WINDOW is now; they share their chunks."""
+    with open_store(options, writable=True) as store:
+        store.clone_window(window, new)
+    options.show({'window': window, 'clone': new}, f'{new} is a clone of {window}')
+
+
+@click.command('pin')
+@click.argument('window')
+@click.pass_obj
+def pin_command(options: Options, *, window: str) -> None:
+    """Never evict anything of WINDOW."""
+    _set_pinned(options, window, is_pinned=True)
+
+
+@click.command('unpin')
+@click.argument('window')
+@click.pass_obj
+def unpin_command(options: Options, *, window: str) -> None:
+    """Let chunks of WINDOW go again when room is short."""
+    _set_pinned(options, window, is_pinned=False)
+
+
+def _set_pinned(options: Options, window: str, *, is_pinned: bool) -> None:
+    with open_store(options, writable=True) as store:
+        store.set_pinned(window, is_pinned=is_pinned)
+    state = 'pinned' if is_pinned else 'not pinned'
+    options.show({'window': window, 'pinned': is_pinned}, f'{window} is {state}')
 
 
 @click.command('delete')

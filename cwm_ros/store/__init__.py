@@ -3,6 +3,7 @@
 """Bytes on disk: windows, their turns and their chunks."""
 
 from cwm_ros.store.chunkfile import chunk_ids, ChunkHeader
+from cwm_ros.store.eviction import Eviction
 from cwm_ros.store.layout import Section
 from cwm_ros.store.manifest import ChunkEntry, Manifest
 from cwm_ros.store.quota import StorageReport
@@ -13,6 +14,7 @@ from cwm_ros.store.verify import PayloadChecker, VerifyReport
 __all__ = [
     'ChunkEntry',
     'ChunkHeader',
+    'Eviction',
     'Manifest',
     'PayloadChecker',
     'Section',

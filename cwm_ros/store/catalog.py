@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.errors import CwmError, FormatError, FormatTooNewError
 from cwm_ros.store import files, layout
-from cwm_ros.store.manifest import Manifest, unpack_manifest
+from cwm_ros.store.manifest import Manifest, unpack_manifest, USABLE_PRIORITY
 from cwm_ros.store.turnlog import TurnLog, unpack_log
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 MANIFEST_SUFFIX = '.cwm'
 LOG_SUFFIX = '.log'
 GONE_SUFFIX = '.gone'
-CATALOG_VERSION = 1
+_SUFFIXES = (MANIFEST_SUFFIX, LOG_SUFFIX)
+CATALOG_VERSION = 2
 
 Stamp = tuple[int, int, int]
 NO_FILE: Stamp = (0, 0, 0)
@@ -52,6 +53,8 @@ class WindowRecord:
         Whole records in the log, and where the last one ends.
     chunks
         File names of the chunk table.
+    usable_chunks
+        Those among them without which the window is not usable.
     problem
         Why the window cannot be read; empty when it can.
     is_log_whole
@@ -71,6 +74,7 @@ class WindowRecord:
     updated_ms: int = 0
     revision: int = 0
     chunks: tuple[str, ...] = ()
+    usable_chunks: tuple[str, ...] = ()
     problem: str = ''
     is_log_whole: bool = True
 
@@ -78,6 +82,11 @@ class WindowRecord:
     def own_bytes(self) -> int:
         """Size of manifest and log [bytes]."""
         return self.manifest_stamp[0] + self.log_stamp[0]
+
+    @property
+    def middle_chunks(self) -> list[str]:
+        """The chunks whose loss leaves the window usable."""
+        return [name for name in self.chunks if name not in self.usable_chunks]
 
 
 def read_manifest(folder: Path, window_id: str) -> Manifest | None:
@@ -169,6 +178,9 @@ def with_manifest(record: WindowRecord, manifest: Manifest) -> WindowRecord:
         updated_ms=manifest.updated_ms,
         revision=manifest.revision,
         chunks=tuple(entry.file_name for entry in manifest.chunks),
+        usable_chunks=tuple(
+            entry.file_name for entry in manifest.chunks if entry.priority == USABLE_PRIORITY
+        ),
         problem='',
     )
 
@@ -185,31 +197,22 @@ def scan_windows(folder: Path, known: Mapping[str, WindowRecord]) -> dict[str, W
         Records to use where the files have not changed.
 
     """
-    stems: set[str] = set()
-    gone: set[str] = set()
-    for name in files.list_sizes(folder):
-        stem, dot, suffix = name.partition('.')
-        if dot + suffix in (MANIFEST_SUFFIX, LOG_SUFFIX):
-            stems.add(stem)
-        elif dot + suffix == GONE_SUFFIX:
-            gone.add(stem)
+    stamps = files.list_stamps(folder)
+    stems = {name[: -len(s)] for name in stamps for s in _SUFFIXES if name.endswith(s)}
+    stems -= {name[: -len(GONE_SUFFIX)] for name in stamps if name.endswith(GONE_SUFFIX)}
     records = {}
-    for window_id in sorted(stems - gone):
+    for window_id in sorted(stems):
         record = known.get(window_id)
-        if record is None or not is_current(folder, window_id, record):
+        if (
+            record is None
+            or record.problem
+            or stamps.get(window_id + MANIFEST_SUFFIX, NO_FILE) != record.manifest_stamp
+            or stamps.get(window_id + LOG_SUFFIX, NO_FILE) != record.log_stamp
+        ):
             record = scan_window(folder, window_id)
         if record.own_bytes:
             records[window_id] = record
     return records
-
-
-def is_current(folder: Path, window_id: str, record: WindowRecord) -> bool:
-    """Say whether a window's files are those that ``record`` was made from."""
-    return (
-        not record.problem
-        and _stamp(folder / (window_id + MANIFEST_SUFFIX)) == record.manifest_stamp
-        and _stamp(folder / (window_id + LOG_SUFFIX)) == record.log_stamp
-    )
 
 
 def load_catalog(path: Path) -> dict[str, WindowRecord]:
@@ -231,26 +234,51 @@ def load_catalog(path: Path) -> dict[str, WindowRecord]:
 
 def _parse(text: str) -> WindowRecord:
     values = json.loads(text)
-    for name in ('manifest_stamp', 'log_stamp', 'chunks'):
+    for name in ('manifest_stamp', 'log_stamp', 'chunks', 'usable_chunks'):
         values[name] = tuple(values[name])
     return WindowRecord(**values)
 
 
-def save_catalog(path: Path, records: Mapping[str, WindowRecord]) -> None:
-    """Replace the catalog; a failure costs the next opening some time."""
-    rows = [(window_id, json.dumps(asdict(record))) for window_id, record in records.items()]
+def save_catalog(
+    path: Path, records: Mapping[str, WindowRecord], known: Mapping[str, WindowRecord]
+) -> None:
+    """
+    Bring the catalog up to date; a failure costs the next opening some time.
+
+    Parameters
+    ----------
+    path
+        The catalog.
+    records
+        What it shall hold.
+    known
+        What `load_catalog` found in it: only what differs is written.
+
+    """
     try:
-        _write_catalog(path, rows)
+        _write_catalog(path, records, known)
     except sqlite3.OperationalError as exc:
         _log.warning('path=%s problem=%s the catalog is not stored', path, exc)
     except sqlite3.DatabaseError:
         files.unlink(path)
-        _write_catalog(path, rows)
+        _write_catalog(path, records, {})
 
 
-def _write_catalog(path: Path, rows: list[tuple[str, str]]) -> None:
+def _write_catalog(
+    path: Path, records: Mapping[str, WindowRecord], known: Mapping[str, WindowRecord]
+) -> None:
+    changed = [
+        (window_id, json.dumps(asdict(record)))
+        for window_id, record in records.items()
+        if known.get(window_id) != record
+    ]
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(f'PRAGMA user_version = {CATALOG_VERSION}')
         db.execute('CREATE TABLE IF NOT EXISTS windows (id TEXT PRIMARY KEY, record TEXT)')
-        db.execute('DELETE FROM windows')
-        db.executemany('INSERT INTO windows VALUES (?, ?)', rows)
+        if known:
+            db.executemany(
+                'DELETE FROM windows WHERE id = ?', [(w,) for w in known if w not in records]
+            )
+        else:
+            db.execute('DELETE FROM windows')
+        db.executemany('REPLACE INTO windows VALUES (?, ?)', changed)

@@ -277,18 +277,26 @@ def stamp(path: Path) -> tuple[int, int, int]:
     return info.st_size, info.st_mtime_ns, info.st_ino
 
 
-def list_sizes(folder: Path) -> dict[str, int]:
-    """Return the sizes of the plain files in a folder by name; none when it is missing."""
-    sizes = {}
+def list_stamps(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Return the stamps of the plain files in a folder by name; none when it is missing."""
+    stamps = {}
     try:
         with translated(folder), os.scandir(folder) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):
-                    if entry.is_file(follow_symlinks=False):
-                        sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+                try:
+                    info = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(info.st_mode):
+                    stamps[entry.name] = info.st_size, info.st_mtime_ns, info.st_ino
     except FileNotFoundError:
         return {}
-    return sizes
+    return stamps
+
+
+def list_sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes of the plain files in a folder by name; none when it is missing."""
+    return {name: size for name, (size, _, _) in list_stamps(folder).items()}
 
 
 def list_folders(folder: Path) -> list[str]:

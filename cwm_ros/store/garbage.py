@@ -8,12 +8,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from cwm_ros.errors import CwmError
-from cwm_ros.store import chunkfile, files
-from cwm_ros.store.catalog import GONE_SUFFIX, LOG_SUFFIX, MANIFEST_SUFFIX, WindowRecord
+from cwm_ros.store import files
+from cwm_ros.store.catalog import GONE_SUFFIX, LOG_SUFFIX, MANIFEST_SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from cwm_ros.store.inventory import Inventory
 
 _log = logging.getLogger(__name__)
 
@@ -33,37 +35,27 @@ def delete_window_files(folder: Path, window_id: str) -> None:
         except FileNotFoundError:
             continue
     files.sync_folder(folder)
-    finish_deletions(folder)
+    finish_deletion(folder, window_id)
+
+
+def finish_deletion(folder: Path, window_id: str) -> None:
+    """Remove what is left of a deleted window, the mark last."""
+    if files.exists(folder / (window_id + GONE_SUFFIX)):
+        for suffix in (LOG_SUFFIX, MANIFEST_SUFFIX):
+            files.unlink(folder / (window_id + suffix))
+        files.sync_folder(folder)
+        files.unlink(folder / (window_id + GONE_SUFFIX))
 
 
 def finish_deletions(folder: Path) -> None:
-    """Remove what is left of deleted windows, the mark last."""
+    """Remove what is left of all deleted windows."""
     for name in files.list_sizes(folder):
-        stem, dot, suffix = name.partition('.')
-        if dot + suffix == GONE_SUFFIX:
-            for other in (LOG_SUFFIX, MANIFEST_SUFFIX):
-                files.unlink(folder / (stem + other))
-            files.sync_folder(folder)
-            files.unlink(folder / name)
+        if name.endswith(GONE_SUFFIX):
+            finish_deletion(folder, name[: -len(GONE_SUFFIX)])
 
 
-def unreferenced(
-    records: Mapping[str, WindowRecord], sizes: Iterable[str], *, keep: set[str]
-) -> list[str]:
-    """
-    Return the chunk files that no window refers to.
-
-    None are, as long as one window cannot be read: it may be of a later version, and its
-    chunks are not known.
-    """
-    if any(record.problem for record in records.values()):
-        return []
-    used = {name for record in records.values() for name in record.chunks} | keep
-    return [name for name in sizes if chunkfile.is_chunk_name(name) and name not in used]
-
-
-def remove_chunks(folder: Path, names: Iterable[str], sizes: dict[str, int]) -> int:
-    """Remove chunk files and their sizes from the list; return the bytes won."""
+def remove_chunks(folder: Path, names: Iterable[str], inventory: Inventory) -> int:
+    """Remove chunk files, also from the inventory; return the bytes won."""
     won = 0
     for name in names:
         try:
@@ -71,5 +63,5 @@ def remove_chunks(folder: Path, names: Iterable[str], sizes: dict[str, int]) -> 
         except CwmError as exc:
             _log.warning('chunk=%s problem=%s it stays for now', name, exc)
             continue
-        won += sizes.pop(name, 0)
+        won += inventory.drop_chunk(name)
     return won

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cwm_ros.kv import TokenArray
 
 MANIFEST_MAGIC = b'\x93CWMWIN\n'
+USABLE_PRIORITY = 0
 NORMAL_PRIORITY = 1
 
 _HEAD = struct.Struct('<QQQ32s32sIIIIIIIIQQHHHH')

@@ -35,8 +35,11 @@ class StorageReport:
         What is free on the device.
     written_today_bytes, lifetime_bytes
         What the store wrote in this profile.
+    evictions
+        Chunks that were removed to make room in this profile, in all.
     can_store
-        Whether another full chunk of the size of the largest one may be written.
+        Whether another full chunk of the size of the largest one may be written without
+        evicting any.
 
     """
 
@@ -46,6 +49,7 @@ class StorageReport:
     device_free_bytes: int
     written_today_bytes: int
     lifetime_bytes: int
+    evictions: int
     can_store: bool
 
 
@@ -79,7 +83,7 @@ class Room:
                     self._others_bytes += sum(sizes.values())
         return self._others_bytes
 
-    def lacking(self, own_bytes: int, new_bytes: int, *, for_chunks: bool) -> str:
+    def shortage(self, own_bytes: int, new_bytes: int, *, for_chunks: bool) -> tuple[int, str]:
         """
         Say what is in the way of writing.
 
@@ -94,29 +98,31 @@ class Room:
 
         Returns
         -------
-        str
-            Empty when there is room, else the figures.
+        int, str
+            How many bytes have to go, and the figures; 0 and empty when there is room.
 
         """
         quota = self.quota_bytes
         limit = quota - quota // RESERVED_SHARE if for_chunks else quota
         used = self._others_bytes + own_bytes
-        if used + new_bytes > limit:
-            return f'{used} bytes are used, {new_bytes} more exceed {limit} of the quota {quota}'
+        missing, reason = used + new_bytes - limit, ''
+        if missing > 0:
+            reason = f'{used} bytes are used, {new_bytes} more exceed {limit} of the quota {quota}'
         if for_chunks:
             free = files.free_bytes(self._folder)
-            if free - new_bytes < self._floor_bytes:
-                return (
+            if self._floor_bytes + new_bytes - free > max(missing, 0):
+                missing = self._floor_bytes + new_bytes - free
+                reason = (
                     f'{free} bytes are free on the device, {new_bytes} more leave less than the '
                     f'floor {self._floor_bytes}'
                 )
-        return ''
+        return max(missing, 0), reason
 
     def refusal(self, reason: str) -> QuotaError:
         """Return the error that says so."""
         return QuotaError(
             f'{self._root}: {reason}',
-            hint='delete windows, raise storage.quota_mib, or free room on the device',
+            hint='unpin or delete windows, raise storage.quota_mib, or free room on the device',
         )
 
     def used(self, own_bytes: int) -> int:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 import threading
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from cwm_ros.store.catalog import (
     scan_windows,
     WindowRecord,
 )
-from cwm_ros.store.garbage import unreferenced
+from cwm_ros.store.inventory import Inventory
 from cwm_ros.store.manifest import ChunkEntry
 from cwm_ros.store.quota import Room, StorageReport
 from cwm_ros.store.state import load_state, State
@@ -126,8 +127,10 @@ class ProfileReader:
         self._mutex = threading.RLock()
         self._key: bytes | None = None
         self._state = State()
-        self._records: dict[str, WindowRecord] = {}
-        self._sizes: dict[str, int] = {}
+        self._inventory = Inventory()
+        self._info_of: dict[str, WindowInfo] = {}
+        self._infos: list[WindowInfo] = []
+        self._pins_listed: set[str] = set()
         self._fresh: set[str] = set()
         self._room = Room(settings, root, self._folder)
 
@@ -162,18 +165,32 @@ class ProfileReader:
         with self._mutex:
             if not self._is_writable:
                 self._refresh()
-            return sorted(
-                (self._info(*item) for item in self._records.items()), key=lambda info: info.name
-            )
+            self._renew_infos()
+            return list(self._infos)
+
+    def _renew_infos(self) -> None:
+        """Make anew only the lines of windows that changed."""
+        inventory, pins = self._inventory, self._state.pins
+        changed = inventory.changed | (pins ^ self._pins_listed)
+        if not changed:
+            return
+        for window_id in changed:
+            self._info_of.pop(window_id, None)
+            if window_id in inventory.records:
+                self._info_of[window_id] = self._info(window_id, inventory.window(window_id))
+        inventory.changed.clear()
+        self._pins_listed = set(pins)
+        self._infos = sorted(self._info_of.values(), key=attrgetter('name'))
 
     def _refresh(self) -> None:
-        known = self._records or load_catalog(self._folder / 'catalog.sqlite')
-        self._records = scan_windows(self._windows, known)
-        self._sizes = files.list_sizes(self._chunks)
+        known = self._inventory.records or load_catalog(self._folder / 'catalog.sqlite')
+        records = scan_windows(self._windows, known)
+        self._inventory.update(records, files.list_sizes(self._chunks))
         self._state = load_state(self._folder / 'state.sqlite', writable=False)
 
     def _info(self, window_id: str, record: WindowRecord) -> WindowInfo:
-        present = [self._sizes[name] for name in record.chunks if name in self._sizes]
+        sizes = self._inventory.sizes
+        present = [sizes[name] for name in record.chunks if name in sizes]
         return WindowInfo(
             name=record.name,
             tokens=record.num_tokens,
@@ -336,7 +353,7 @@ class ProfileReader:
             return VerifyReport.of_nothing()
         verifier = Verifier(self._windows, self._chunks, self._key, check_payload)
         if name is None:
-            window_ids = list(scan_windows(self._windows, self._records))
+            window_ids = list(scan_windows(self._windows, self._inventory.records))
         else:
             window_ids = [layout.window_id(self._key, name)]
         for window_id in window_ids:
@@ -350,11 +367,12 @@ class ProfileReader:
                 self._refresh()
                 self._room.measure_others()
             now = self._clock()
-            own = self._own_bytes()
-            largest = max(self._sizes.values(), default=0)
-            garbage = unreferenced(self._records, self._sizes, keep=self._fresh)
-            garbage_bytes = sum(self._sizes[chunk] for chunk in garbage)
-            lacking = self._room.lacking(own - garbage_bytes, largest, for_chunks=True)
+            inventory = self._inventory
+            largest = max(inventory.sizes.values(), default=0)
+            garbage = inventory.orphans(keep=self._fresh)
+            garbage_bytes = sum(inventory.sizes[chunk] for chunk in garbage)
+            own = inventory.num_bytes
+            missing, _ = self._room.shortage(own - garbage_bytes, largest, for_chunks=True)
             return StorageReport(
                 used_bytes=self._room.used(own),
                 quota_bytes=self._room.quota_bytes,
@@ -362,9 +380,6 @@ class ProfileReader:
                 device_free_bytes=files.free_bytes(self._folder),
                 written_today_bytes=self._state.written_today(now),
                 lifetime_bytes=sum(self._state.written.values()),
-                can_store=not lacking,
+                evictions=self._state.evictions,
+                can_store=not missing,
             )
-
-    def _own_bytes(self) -> int:
-        own = sum(record.own_bytes for record in self._records.values())
-        return own + sum(self._sizes.values())

@@ -29,7 +29,9 @@ PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS windows (
     id TEXT PRIMARY KEY, last_use INTEGER NOT NULL, is_pinned INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS written (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
+_EVICTIONS = 'evictions'
 
 _log = logging.getLogger(__name__)
 
@@ -42,38 +44,64 @@ class State:
     Parameters
     ----------
     last_use
-        By window id: when it was last used, in uses (not in time).
+        By window id, the one used last at the end: when it was used, in uses (not in time).
     pins
         Ids of the windows that are never evicted.
     written
         By day since 1970 (UTC): bytes that the store wrote.
+    evictions
+        Chunks removed to make room, in all.
+    changed
+        Ids of windows, and days, whose rows are not stored yet.
 
     """
 
     last_use: dict[str, int] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
     written: dict[int, int] = field(default_factory=dict)
+    evictions: int = 0
+    changed: set[str | int] = field(default_factory=set)
     is_dirty: bool = False
 
     def touch(self, window: str) -> None:
         """Record that a window is used now."""
-        self.last_use[window] = max(self.last_use.values(), default=0) + 1
-        self.is_dirty = True
+        uses = self.last_use[next(reversed(self.last_use))] if self.last_use else 0
+        self.last_use.pop(window, None)
+        self.last_use[window] = uses + 1
+        self._mark(window)
+
+    def set_pinned(self, window: str, *, is_pinned: bool) -> None:
+        """Protect a window from eviction, or no longer."""
+        (self.pins.add if is_pinned else self.pins.discard)(window)
+        self._mark(window)
 
     def add_written(self, time_ms: int, num_bytes: int) -> None:
         """Add to the ledger."""
         day = time_ms // DAY_MS
         self.written[day] = self.written.get(day, 0) + num_bytes
-        self.is_dirty = True
+        self._mark(day)
 
     def written_today(self, time_ms: int) -> int:
         """Return the bytes written on the day of ``time_ms``."""
         return self.written.get(time_ms // DAY_MS, 0)
 
+    def add_evictions(self, count: int) -> None:
+        """Count chunks that were removed to make room."""
+        self.evictions += count
+        self.is_dirty = True
+
     def forget(self, window: str) -> None:
         """Drop what is known about a deleted window."""
         self.last_use.pop(window, None)
         self.pins.discard(window)
+        self._mark(window)
+
+    def mark_all(self) -> None:
+        """Have everything stored anew."""
+        self.changed |= self.last_use.keys() | self.pins | self.written.keys()
+
+    def _mark(self, row: str | int) -> None:
+        self.changed.add(row)
         self.is_dirty = True
 
 
@@ -89,8 +117,11 @@ def load_state(path: Path, *, writable: bool) -> State:
         with closing(
             sqlite3.connect(f'{path.as_uri()}?mode={"rw" if writable else "ro"}', uri=True)
         ) as db:
-            rows = db.execute('SELECT id, last_use, is_pinned FROM windows').fetchall()
+            rows = db.execute(
+                'SELECT id, last_use, is_pinned FROM windows ORDER BY last_use'
+            ).fetchall()
             written = db.execute('SELECT day, bytes FROM written').fetchall()
+            counts = _read_counts(db)
     except FileNotFoundError:
         return State()
     except sqlite3.Error as exc:
@@ -100,7 +131,14 @@ def load_state(path: Path, *, writable: bool) -> State:
         last_use={str(row[0]): int(row[1]) for row in rows},
         pins={str(row[0]) for row in rows if row[2]},
         written={int(day): int(count) for day, count in written},
+        evictions=counts.get(_EVICTIONS, 0),
     )
+
+
+def _read_counts(db: sqlite3.Connection) -> dict[str, int]:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'counts'").fetchall():
+        return {}  # stored by an earlier version
+    return {str(name): int(value) for name, value in db.execute('SELECT * FROM counts')}
 
 
 def save_state(path: Path, state: State) -> bool:
@@ -115,22 +153,32 @@ def save_state(path: Path, state: State) -> bool:
         _log.warning('path=%s problem=%s the state is not stored', path, exc)
         if not isinstance(exc, sqlite3.OperationalError):
             _set_aside(path)
+            state.mark_all()
         return False
+    state.changed.clear()
     state.is_dirty = False
     return True
 
 
 def _write_state(path: Path, state: State) -> None:
-    windows = state.last_use.keys() | state.pins
+    """Store the rows that changed, so that the cost does not depend on how many there are."""
+    if not files.exists(path):
+        state.mark_all()
+    windows = [row for row in state.changed if isinstance(row, str)]
+    days = [row for row in state.changed if isinstance(row, int)]
+    known = [w for w in windows if w in state.last_use or w in state.pins]
     with closing(sqlite3.connect(path)) as db:
         db.executescript(_SCHEMA)
         with db:
-            db.execute('DELETE FROM windows')
+            db.executemany('DELETE FROM windows WHERE id = ?', [(w,) for w in windows])
             db.executemany(
                 'INSERT INTO windows VALUES (?, ?, ?)',
-                [(w, state.last_use.get(w, 0), int(w in state.pins)) for w in windows],
+                [(w, state.last_use.get(w, 0), int(w in state.pins)) for w in known],
             )
-            db.executemany('REPLACE INTO written VALUES (?, ?)', state.written.items())
+            db.executemany(
+                'REPLACE INTO written VALUES (?, ?)', [(day, state.written[day]) for day in days]
+            )
+            db.execute('REPLACE INTO counts VALUES (?, ?)', (_EVICTIONS, state.evictions))
 
 
 def _set_aside(path: Path) -> None:

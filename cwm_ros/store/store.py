@@ -13,9 +13,7 @@ from cwm_ros.errors import (
     ConfigError,
     ExistsError,
     FormatError,
-    NotFoundError,
     QuotaError,
-    ReadOnlyError,
 )
 from cwm_ros.store import chunkfile, files, layout, turnlog
 from cwm_ros.store.catalog import (
@@ -27,26 +25,22 @@ from cwm_ros.store.catalog import (
     WindowRecord,
     with_manifest,
 )
-from cwm_ros.store.garbage import (
-    delete_window_files,
-    finish_deletions,
-    remove_chunks,
-    unreferenced,
-)
+from cwm_ros.store.eviction import EvictionOrder
+from cwm_ros.store.garbage import finish_deletion, finish_deletions
+from cwm_ros.store.keeper import ProfileKeeper
 from cwm_ros.store.manifest import ChunkEntry, NORMAL_PRIORITY, pack_manifest
-from cwm_ros.store.reader import ProfileReader
-from cwm_ros.store.state import load_state, save_state
+from cwm_ros.store.state import load_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cwm_ros.config import StorageSettings
-    from cwm_ros.kv import TokenArray, Turn
+    from cwm_ros.kv import ChunkId, TokenArray, Turn
     from cwm_ros.store.chunkfile import ChunkHeader
     from cwm_ros.store.manifest import Manifest
 
 
-class Store(ProfileReader):
+class Store(ProfileKeeper):
     """
     The windows of one profile; use `Store.open`.
 
@@ -114,37 +108,35 @@ class Store(ProfileReader):
             files.write_file(self._folder / 'key', [layout.pack_key(self._key)])
         finish_deletions(self._windows)
         self._state = load_state(self._folder / 'state.sqlite', writable=True)
-        self._sizes = files.list_sizes(self._chunks)
         known = load_catalog(self._folder / 'catalog.sqlite')
-        self._records = scan_windows(self._windows, known)
+        records = scan_windows(self._windows, known)
+        self._inventory.update(records, files.list_sizes(self._chunks))
         self._cut_torn_tails()
+        self._order = EvictionOrder(self._inventory, self._state, self._settings.keep_recent)
         self._room.measure_others()
         self._is_writable = True
         closing.callback(self._close, dict(known))
 
     def _cut_torn_tails(self) -> None:
-        for window_id, record in self._records.items():
+        for window_id, record in list(self._inventory.records.items()):
             if not record.problem and record.log_stamp[0] > record.log_bytes:
                 path = self._windows / (window_id + LOG_SUFFIX)
                 files.cut(path, record.log_bytes)
-                self._records[window_id] = replace(record, log_stamp=files.stamp(path))
+                stamped = replace(record, log_stamp=files.stamp(path))
+                self._inventory.put_window(window_id, stamped)
 
     def _close(self, known: dict[str, WindowRecord]) -> None:
         self._is_writable = False
         if self._state.is_dirty:
-            save_state(self._folder / 'state.sqlite', self._state)
-        if self._records != known:
-            save_catalog(self._folder / 'catalog.sqlite', self._records)
-
-    def _need_writable(self) -> None:
-        if not self._is_writable:
-            raise ReadOnlyError(f'{self._folder}: was opened for reading')
+            self._save_state()
+        if self._inventory.records != known:
+            save_catalog(self._folder / 'catalog.sqlite', self._inventory.records, known)
 
     def _record_to_write(self, name: str) -> tuple[str, WindowRecord]:
         """Return id and record of a window that may be written: new, or its turns are whole."""
         self._need_writable()
         window_id = layout.window_id(self.key, name)
-        record = self._records.get(window_id, WindowRecord())
+        record = self._inventory.window(window_id)
         if record.problem and not record.is_log_whole:
             raise FormatError(
                 self._windows / window_id,
@@ -152,36 +144,6 @@ class Store(ProfileReader):
                 hint='restore its files from a backup, or delete the window',
             )
         return window_id, record
-
-    def reserve_room(self, num_bytes: int) -> None:
-        """
-        See to it that ``num_bytes`` of chunks may be written; collect garbage if need be.
-
-        Raises
-        ------
-        QuotaError
-            There is no room; the figures and the remedy are in the message.
-
-        """
-        with self._mutex:
-            self._reserve(num_bytes, for_chunks=True)
-
-    def _reserve(self, num_bytes: int, *, for_chunks: bool) -> None:
-        if self._room.lacking(self._own_bytes(), num_bytes, for_chunks=for_chunks):
-            self._collect()
-            reason = self._room.lacking(self._own_bytes(), num_bytes, for_chunks=for_chunks)
-            if reason:
-                raise self._room.refusal(reason)
-
-    def collect_garbage(self) -> int:
-        """Remove the chunks that no window needs; return the bytes won."""
-        with self._mutex:
-            self._need_writable()
-            return self._collect()
-
-    def _collect(self) -> int:
-        names = unreferenced(self._records, self._sizes, keep=self._fresh)
-        return remove_chunks(self._chunks, names, self._sizes)
 
     def commit_turns(self, window: str, turns: Sequence[Turn]) -> int:
         """
@@ -207,15 +169,16 @@ class Store(ProfileReader):
             if num_bytes:
                 files.append(path, data, offset=num_bytes)
             else:
-                finish_deletions(self._windows)
+                finish_deletion(self._windows, window_id)
                 files.write_file(path, [data])
-            self._records[window_id] = replace(
+            grown = replace(
                 record,
                 name=window,
                 log_turns=record.log_turns + len(turns),
                 log_bytes=num_bytes + len(data),
                 log_stamp=files.stamp(path),
             )
+            self._inventory.put_window(window_id, grown)
             self._synced_logs.add(window_id)
             self._state.add_written(self._clock(), len(data))
             return record.log_turns + len(turns)
@@ -272,15 +235,22 @@ class Store(ProfileReader):
                     payload_bytes=len(payload),
                     file_bytes=num_bytes,
                 )
-            self._sizes[name] = entry.file_bytes
+            self._inventory.put_chunk(name, entry.file_bytes)
             self._fresh.add(name)
             return replace(entry, priority=priority)
+
+    def find_chunk(self, chunk_id: ChunkId, codec: str) -> ChunkEntry | None:
+        """Return the table row of a chunk on the disk, which then stays until the next commit."""
+        entry = super().find_chunk(chunk_id, codec)
+        if entry is not None and self._is_writable:
+            self._fresh.add(entry.file_name)
+        return entry
 
     def discard_chunk(self, entry: ChunkEntry) -> bool:
         """Remove a chunk that proved damaged, so that it is written again; say if it was there."""
         self._need_writable()
         with self._mutex:
-            self._sizes.pop(entry.file_name, None)
+            self._inventory.drop_chunk(entry.file_name)
             self._fresh.discard(entry.file_name)
             return files.unlink(self._chunks / entry.file_name)
 
@@ -324,9 +294,8 @@ class Store(ProfileReader):
             self._sync_what_it_needs(window_id, record)
             path = self._windows / (window_id + MANIFEST_SUFFIX)
             files.write_file(path, [data])
-            self._records[window_id] = replace(
-                with_manifest(record, stored), manifest_stamp=files.stamp(path)
-            )
+            committed = replace(with_manifest(record, stored), manifest_stamp=files.stamp(path))
+            self._inventory.put_window(window_id, committed)
             self._finish_commit(window_id, record, len(data))
             return stored
 
@@ -339,58 +308,20 @@ class Store(ProfileReader):
             self._has_unsynced_names = False
 
     def _finish_commit(self, window_id: str, before: WindowRecord, num_bytes: int) -> None:
-        current = set(self._records[window_id].chunks)
+        current = set(self._inventory.window(window_id).chunks)
         self._fresh -= current
         self._remove_if_unreferenced(set(before.chunks) - current)
         self._state.add_written(self._clock(), num_bytes)
-        self._state.touch(window_id)
-        save_state(self._folder / 'state.sqlite', self._state)
-
-    def _remove_if_unreferenced(self, names: set[str]) -> None:
-        garbage = unreferenced(self._records, names & self._sizes.keys(), keep=self._fresh)
-        remove_chunks(self._chunks, garbage, self._sizes)
-
-    def touch(self, name: str) -> None:
-        """Record that a window is used, for eviction; stored with the next commit."""
-        with self._mutex:
-            if self._is_writable:
-                self._state.touch(layout.window_id(self.key, name))
-
-    def set_pinned(self, name: str, *, is_pinned: bool) -> None:
-        """Protect a window from eviction, or no longer."""
-        with self._mutex:
-            self._check_exists(name)
-            window_id = layout.window_id(self.key, name)
-            if is_pinned:
-                self._state.pins.add(window_id)
-            else:
-                self._state.pins.discard(window_id)
-            self._state.is_dirty = True
-            save_state(self._folder / 'state.sqlite', self._state)
-
-    def _check_exists(self, name: str) -> None:
-        self._need_writable()
-        if not self.has_window(name):
-            raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
+        self._use(window_id)
+        self._save_state()
 
     def clone_window(self, name: str, new: str) -> None:
         """Make a window that shares the chunks of another."""
         with self._mutex:
-            self._check_exists(name)
+            self._existing_id(name)
             if self.has_window(new):
                 raise ExistsError(f'window {new!r} exists', hint='choose another name')
             window = self.window(name)
             self.commit_turns(new, window.turns)
             if window.manifest:
                 self.commit_window(replace(window.manifest, window=new, revision=0))
-
-    def delete_window(self, name: str) -> None:
-        """Remove a window, and the chunks that no other needs; damaged ones too."""
-        with self._mutex:
-            self._check_exists(name)
-            window_id = layout.window_id(self.key, name)
-            delete_window_files(self._windows, window_id)
-            record = self._records.pop(window_id, WindowRecord())
-            self._remove_if_unreferenced(set(record.chunks))
-            self._state.forget(window_id)
-            save_state(self._folder / 'state.sqlite', self._state)

@@ -237,6 +237,41 @@ def test_a_quota_too_small_for_one_chunk_is_said_with_figures(tmp_path: Path) ->
     assert run_json(tmp_path / 's', 'verify')['ok'] is True
 
 
+def test_windows_are_tagged_cloned_and_pinned(tmp_path: Path) -> None:
+    run(tmp_path, 'say', '--window', 'w', '--tag', 'Urlaub', '--tag', 'a', 'My gate code is 4821.')
+    assert run_json(tmp_path, 'clone', 'w', 'v') == {'window': 'w', 'clone': 'v'}
+    run(tmp_path, 'clone', 'w', 'v', status=29)
+    run(tmp_path, 'clone', 'x', 'y', status=12)
+    assert run_json(tmp_path, 'pin', 'v') == {'window': 'v', 'pinned': True}
+    shown = run_json(tmp_path, 'show', 'v')
+    assert (shown['pinned'], shown['tags']) == (True, ['Urlaub', 'a'])
+    run(tmp_path, 'delete', 'w')
+    told = run_json(tmp_path, 'say', '--window', 'v', 'What is the code for the gate?')
+    assert '4821' in str(told['text'])
+    assert told['recomputed_tokens'] == 0
+    assert run_json(tmp_path, 'unpin', 'v')['pinned'] is False
+    run(tmp_path, 'unpin', 'w', status=12)
+
+
+def test_what_a_freeze_evicts_is_told(tmp_path: Path) -> None:
+    config = tmp_path / 'cwm.yaml'
+    config.write_text('/**:\n  ros__parameters:\n    storage: {quota_mib: 1, keep_recent: 0}\n')
+    path = tmp_path / 'd.txt'
+    store = tmp_path / 's'
+    for name in 'abcd':
+        turns = [f'{name}: We pass house {n} of the long street.' for n in range(20)]
+        path.write_text('\n\n'.join(turns))
+        done = run(store, '--json', 'ingest', '--window', name, str(path), config=config)
+        if evicted := json.loads(done.stdout)['evicted']:
+            break
+
+    assert evicted[0]['window'] == 'a'
+    assert 'to make room, a lost' in done.stderr
+    assert run_json(store, 'storage')['evictions'] == sum(e['chunks'] for e in evicted)
+    assert run_json(store, 'show', 'a')['turns'] == 21
+    assert run_json(store, 'verify')['ok'] is True
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can give up its rights')
 def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     code = (

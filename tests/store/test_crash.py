@@ -414,6 +414,7 @@ def test_the_quota_is_kept_before_anything_is_written(tmp_path: Path) -> None:
     settings = makers.settings(tmp_path, quota_mib=1)
     with Store.open(settings, writable=True, clock=makers.clock) as store:
         makers.commit(store, 'w', payload_bytes=100_000)
+        store.set_pinned('w', is_pinned=True)
         before = store.storage()
         assert before.can_store
         tokens = makers.tokens_of(80, seed=9)

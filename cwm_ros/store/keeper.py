@@ -1,0 +1,182 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""How the writer of a profile keeps it: room, uses, pins and deletions."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from cwm_ros.errors import NotFoundError, ReadOnlyError
+from cwm_ros.store import layout
+from cwm_ros.store.eviction import Eviction, EvictionOrder
+from cwm_ros.store.garbage import delete_window_files, remove_chunks
+from cwm_ros.store.reader import ProfileReader
+from cwm_ros.store.state import save_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from cwm_ros.config import StorageSettings
+
+_log = logging.getLogger(__name__)
+
+
+class ProfileKeeper(ProfileReader):
+    """
+    The windows of one profile, for the one writer, without what is written into windows.
+
+    Parameters
+    ----------
+    settings, profile, clock
+        See `Store.open`.
+
+    """
+
+    def __init__(self, settings: StorageSettings, profile: str, clock: Callable[[], int]) -> None:
+        super().__init__(settings, profile, clock)
+        self._settings = settings
+        self._order = EvictionOrder(self._inventory, self._state, settings.keep_recent)
+        self._evictions: list[Eviction] = []
+
+    def _need_writable(self) -> None:
+        if not self._is_writable:
+            raise ReadOnlyError(f'{self._folder}: was opened for reading')
+
+    def _existing_id(self, name: str) -> str:
+        self._need_writable()
+        if not self.has_window(name):
+            raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
+        return layout.window_id(self.key, name)
+
+    def _save_state(self) -> None:
+        save_state(self._folder / 'state.sqlite', self._state)
+
+    # --- room ---------------------------------------------------------------------------------
+
+    def reserve_room(self, num_bytes: int) -> None:
+        """
+        See to it that ``num_bytes`` of chunks may be written; evict if need be.
+
+        Raises
+        ------
+        QuotaError
+            There is no room and nothing was evicted in vain; figures and remedy are in the
+            message.
+
+        """
+        with self._mutex:
+            self._reserve(num_bytes, for_chunks=True)
+
+    def _reserve(self, num_bytes: int, *, for_chunks: bool) -> None:
+        missing, _ = self._shortage(num_bytes, for_chunks=for_chunks)
+        if not missing:
+            return
+        self._collect()
+        missing, _ = self._shortage(num_bytes, for_chunks=for_chunks)
+        if missing:
+            self._evict(self._order.choose(missing, keep=self._fresh))
+            missing, _ = self._shortage(num_bytes, for_chunks=for_chunks)
+        if missing and self._settings.remove_cold_windows:
+            self._remove_windows(self._order.choose_windows(missing))
+        missing, reason = self._shortage(num_bytes, for_chunks=for_chunks)
+        if missing:
+            raise self._room.refusal(reason)
+
+    def _shortage(self, num_bytes: int, *, for_chunks: bool) -> tuple[int, str]:
+        return self._room.shortage(self._inventory.num_bytes, num_bytes, for_chunks=for_chunks)
+
+    def _evict(self, chosen: Mapping[str, str]) -> None:
+        """Remove chunks, given with the window whose they were, and keep note of it."""
+        counts: dict[str, tuple[int, int]] = {}
+        for name, window_id in chosen.items():
+            won = remove_chunks(self._chunks, [name], self._inventory)
+            chunks, num_bytes = counts.get(window_id, (0, 0))
+            counts[window_id] = chunks + bool(won), num_bytes + won
+        for window_id, (chunks, num_bytes) in counts.items():
+            window = self._inventory.window(window_id).name
+            self._note(Eviction(window=window, chunks=chunks, bytes=num_bytes))
+
+    def _note(self, eviction: Eviction) -> None:
+        self._state.add_evictions(eviction.chunks)
+        self._evictions.append(eviction)
+        _log.info(
+            'evicted chunks=%d bytes=%d is_removed=%s',
+            eviction.chunks, eviction.bytes, eviction.is_removed,
+        )  # fmt: skip
+
+    def _remove_windows(self, window_ids: Iterable[str]) -> None:
+        """Remove whole windows, with their turns."""
+        for window_id in window_ids:
+            name, before = self._inventory.window(window_id).name, self._inventory.num_bytes
+            chunks = len(self._inventory.sizes)
+            self._delete(window_id)
+            won, chunks = before - self._inventory.num_bytes, chunks - len(self._inventory.sizes)
+            self._note(Eviction(window=name, chunks=chunks, bytes=won, is_removed=True))
+
+    def take_evictions(self) -> tuple[Eviction, ...]:
+        """Return what was evicted since the last call, so that somebody can be told."""
+        with self._mutex:
+            taken = tuple(self._evictions)
+            self._evictions.clear()
+            return taken
+
+    def collect_garbage(self) -> int:
+        """Remove the chunks that no window needs; return the bytes won."""
+        with self._mutex:
+            self._need_writable()
+            return self._collect()
+
+    def _collect(self) -> int:
+        return remove_chunks(
+            self._chunks, self._inventory.orphans(keep=self._fresh), self._inventory
+        )
+
+    def _remove_if_unreferenced(self, names: Iterable[str]) -> None:
+        orphans = set(self._inventory.orphans(keep=self._fresh))
+        remove_chunks(self._chunks, orphans & set(names), self._inventory)
+
+    # --- use ----------------------------------------------------------------------------------
+
+    def hold(self, name: str) -> None:
+        """Count a use of a window, and protect its chunks from eviction until `let_go`."""
+        with self._mutex:
+            window_id = layout.window_id(self.key, name)
+            self._order.hold(window_id)
+            if window_id in self._inventory.records:
+                self._use(window_id)
+
+    def let_go(self, name: str) -> None:
+        """End a `hold`."""
+        with self._mutex:
+            self._order.let_go(layout.window_id(self.key, name))
+
+    def touch(self, name: str) -> None:
+        """Record that a window is used, for eviction; stored with the next commit."""
+        with self._mutex:
+            if self._is_writable:
+                self._use(layout.window_id(self.key, name))
+
+    def _use(self, window_id: str) -> None:
+        self._state.touch(window_id)
+        self._order.use(window_id)
+
+    def set_pinned(self, name: str, *, is_pinned: bool) -> None:
+        """Protect a window from eviction, or no longer."""
+        with self._mutex:
+            self._state.set_pinned(self._existing_id(name), is_pinned=is_pinned)
+            self._save_state()
+            self._order.rebuild()
+
+    def delete_window(self, name: str) -> None:
+        """Remove a window, and the chunks that no other needs; damaged ones too."""
+        with self._mutex:
+            self._delete(self._existing_id(name))
+            self._save_state()
+
+    def _delete(self, window_id: str) -> None:
+        delete_window_files(self._windows, window_id)
+        record = self._inventory.drop_window(window_id)
+        self._remove_if_unreferenced(record.chunks)
+        self._state.forget(window_id)
+        self._order.forget(window_id)
