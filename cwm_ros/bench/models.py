@@ -1,51 +1,193 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the configured model needs of memory and disk."""
+"""What a model needs of a board, and how its windows come back there: a table of estimates."""
 
 from __future__ import annotations
 
-import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cwm_ros.model import Checkpoint, find_model, size_model
+from cwm_ros.config import CODECS
+from cwm_ros.errors import ModelError
+from cwm_ros.model import find_model, size_model
+from cwm_ros.model.families import read_spec
+from cwm_ros.model.table import published_names, published_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cwm_ros.bench.board import Board
     from cwm_ros.config import Settings
+    from cwm_ros.model import Sizing
 
+MIB = 1 << 20
 GIB = 1 << 30
+DEFAULT_TOKENS = 16384
+LOG_BYTES = MIB
+"""Room for manifest and turn log."""
 
 
-def describe_model(settings: Settings, memory_gib: float | None) -> dict[str, object]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReport:
     """
-    Return a model's needs by name.
+    A model on a board.
 
     Parameters
     ----------
+    name, refusal
+        The model; why it cannot run, else empty, and then the rest is 0.
+    parameters, max_tokens, reach
+        Weights, trained length, and how many tokens back a token sees (0 is all).
+    weights_fp32_bytes, weights_fp16_bytes
+        As the CPU engine of this version computes, and as published.
+    kv_bytes_per_token
+        By codec.
+    tokens_that_fit, tokens_that_fit_fp16
+        Longest session beside the weights, at most the trained length: all in float32, as the CPU
+        engine of this version is, and all in float16.
+    window_tokens, window_bytes
+        A window of at most the tokens asked for, by codec; LZ4 not counted.
+    usable_s, thaw_s, recompute_s
+        Estimates for that window in the configured codec.
+    quota_bytes
+        Room for that window on the drive.
+
+    """
+
+    name: str
+    refusal: str = ''
+    parameters: int = 0
+    max_tokens: int = 0
+    reach: int = 0
+    weights_fp32_bytes: int = 0
+    weights_fp16_bytes: int = 0
+    kv_bytes_per_token: dict[str, int]
+    tokens_that_fit: int = 0
+    tokens_that_fit_fp16: int = 0
+    window_tokens: int = 0
+    window_bytes: dict[str, int]
+    usable_s: float = 0.0
+    thaw_s: float = 0.0
+    recompute_s: float = 0.0
+    quota_bytes: int = 0
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report by name."""
+        return asdict(self)
+
+
+def report_models(
+    names: Sequence[str], board: Board, settings: Settings, tokens: int
+) -> list[ModelReport]:
+    """
+    Return a report for each model.
+
+    Parameters
+    ----------
+    names
+        Table entries, folders or 'reference'; 'all' is the whole table.
+    board
+        Where they would run.
     settings
-        Names the model.
-    memory_gib
-        Memory of the board [GiB]; None means this machine's.
+        Codec, and what makes a window usable.
+    tokens
+        Length of the window; shorter where the model is.
 
     Raises
     ------
     ModelError
-        The checkpoint cannot run here.
+        A single name is neither a folder nor in the table, or the model cannot run. Of several,
+        one that cannot run is reported with the reason.
 
     """
-    folder = find_model(settings.engine.model)
-    checkpoint = Checkpoint(folder, settings.engine.cache_path)
-    sizing = size_model(checkpoint.spec)
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    memory = memory if memory_gib is None else int(memory_gib * GIB)
-    window = sizing.max_tokens
-    return {
-        'name': checkpoint.identity.name,
-        'folder': str(folder),
-        'identity': checkpoint.identity.model.hex(),
-        'parameters': sizing.num_parameters,
-        'weights_fp32_bytes': sizing.weight_bytes('fp32'),
-        'kv_bytes_per_token_fp16': sizing.kv_bytes(1, 'fp16'),
-        'max_tokens': sizing.max_tokens,
-        'tokens_that_fit': sizing.tokens_that_fit(memory),
-        'full_window_int8_bytes': sizing.kv_bytes(window, 'int8'),
-    }
+    expanded: list[str] = []
+    for name in names:
+        expanded += published_names() if name == 'all' else [name]
+    if len(expanded) == 1:
+        return [_report(expanded[0], board, settings, tokens)]
+    return [_report_or_refusal(name, board, settings, tokens) for name in expanded]
+
+
+def _report_or_refusal(name: str, board: Board, settings: Settings, tokens: int) -> ModelReport:
+    try:
+        return _report(name, board, settings, tokens)
+    except ModelError as exc:
+        refusal = exc.hint or exc.message
+        return ModelReport(name=name, refusal=refusal, kv_bytes_per_token={}, window_bytes={})
+
+
+def _sizing(name: str) -> Sizing:
+    if name in published_names() and not Path(name).is_dir():
+        return size_model(published_spec(name))
+    if name == 'reference' or Path(name).expanduser().is_dir():
+        return size_model(read_spec(find_model(name)))
+    return size_model(published_spec(name))
+
+
+def _report(name: str, board: Board, settings: Settings, tokens: int) -> ModelReport:
+    sizing = _sizing(name)
+    window = min(tokens, sizing.max_tokens)
+    usable = min(window, settings.thaw.first_tokens + settings.thaw.last_tokens)
+    codec = settings.codec.kind
+
+    def read_s(num_tokens: int) -> float:
+        decoded = sizing.kv_bytes(num_tokens, 'raw')
+        return board.read_s(sizing.kv_bytes(num_tokens, codec), decoded)
+
+    return ModelReport(
+        name=name,
+        parameters=sizing.num_parameters,
+        max_tokens=sizing.max_tokens,
+        reach=sizing.reach,
+        weights_fp32_bytes=sizing.weight_bytes('fp32'),
+        weights_fp16_bytes=sizing.weight_bytes('fp16'),
+        kv_bytes_per_token={kind: sizing.kv_bytes(1, kind) for kind in CODECS},
+        tokens_that_fit=sizing.tokens_that_fit(board.memory_bytes),
+        tokens_that_fit_fp16=sizing.tokens_that_fit(board.memory_bytes, weights='fp16', kv='fp16'),
+        window_tokens=window,
+        window_bytes={kind: sizing.kv_bytes(window, kind) for kind in CODECS},
+        usable_s=read_s(usable),
+        thaw_s=read_s(window),
+        recompute_s=board.compute_s(sizing.prefill_flops(window)),
+        quota_bytes=sizing.kv_bytes(window, codec) + LOG_BYTES,
+    )
+
+
+HEADS = (
+    *('model', 'weights fp32', 'fp16', 'KV/token fp16', 'fits fp32', 'fits fp16', 'window'),
+    *('fp16', 'int8', 'usable', 'thaw', 'recompute', 'quota'),
+)
+
+
+def show_reports(reports: Sequence[ModelReport], settings: Settings) -> str:
+    """Return the reports as a table, and what does not fit the quota below it."""
+    lines = ['| ' + ' | '.join(HEADS) + ' |', '|' + '---|' * len(HEADS)]
+    for report in reports:
+        cells = _cells(report) if not report.refusal else [f'refused: {report.refusal}']
+        lines.append('| ' + ' | '.join([report.name, *cells]) + ' |')
+    quota = settings.storage.quota_mib * MIB
+    too_large = [report.name for report in reports if report.quota_bytes > quota]
+    if too_large:
+        lines.append(
+            f'\nthe window does not fit storage.quota_mib={settings.storage.quota_mib}: '
+            + ', '.join(too_large)
+        )
+    return '\n'.join(lines)
+
+
+def _cells(report: ModelReport) -> list[str]:
+    return [
+        f'{report.weights_fp32_bytes / GIB:.1f} GiB',
+        f'{report.weights_fp16_bytes / GIB:.1f} GiB',
+        f'{report.kv_bytes_per_token["fp16"] / 1024:.0f} KiB',
+        f'{report.tokens_that_fit}',
+        f'{report.tokens_that_fit_fp16}',
+        f'{report.window_tokens}',
+        f'{report.window_bytes["fp16"] / MIB:.0f} MiB',
+        f'{report.window_bytes["int8"] / MIB:.0f} MiB',
+        f'{report.usable_s:.2f} s',
+        f'{report.thaw_s:.2f} s',
+        f'{report.recompute_s:.1f} s',
+        f'{-(-report.quota_bytes // MIB)} MiB',
+    ]

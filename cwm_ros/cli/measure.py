@@ -108,14 +108,48 @@ def summary(result: DemoResult) -> str:
 
 
 @click.command('models')
-@click.option('--memory-gib', type=click.FloatRange(0.1), help='Memory of the board.')
+@click.argument('names', nargs=-1)
+@click.option('--tokens', type=click.IntRange(1), help='Length of the window.  [default: 16384]')
+@click.option('--memory-gib', type=click.FloatRange(0.1), help='Memory for weights and KV.')
+@click.option('--drive-mib-s', type=click.FloatRange(1), help='Reading from the drive.')
+@click.option('--decode-mib-s', type=click.FloatRange(1), help='Decoding into float32.')
+@click.option('--gflops', type=click.FloatRange(0.1), help='Matrix products in float32.')
+@click.option('--measure-drive', is_flag=True, help='Write and read 64 MiB in the store.')
 @click.pass_obj
-def models_command(options: Options, *, memory_gib: float | None) -> None:
-    """Show the configured model and what it needs."""
-    from cwm_ros.bench.models import describe_model
+def models_command(
+    options: Options,
+    *,
+    names: tuple[str, ...],
+    tokens: int | None,
+    memory_gib: float | None,
+    drive_mib_s: float | None,
+    decode_mib_s: float | None,
+    gflops: float | None,
+    measure_drive: bool,
+) -> None:
+    """
+    Say what models need of a board, and how soon their windows come back.
 
-    values = describe_model(options.settings, memory_gib)
-    options.show(values, '\n'.join(f'{name:>24}  {value}' for name, value in values.items()))
+    NAMES are entries of the table of published models, checkpoint folders, 'reference', or 'all';
+    without any, the configured model. What is not given about the board is measured here. Times
+    are estimates: reading and decoding side by side, computing at the speed of matrix products.
+    """
+    from cwm_ros.bench.board import find_board, Given
+    from cwm_ros.bench.models import DEFAULT_TOKENS, report_models, show_reports
+
+    given = Given(
+        memory_gib=memory_gib, drive_mib_s=drive_mib_s, decode_mib_s=decode_mib_s, gflops=gflops
+    )
+    board, source = find_board(options.settings, given, is_drive_measured=measure_drive)
+    reports = report_models(
+        names or [options.settings.engine.model], board, options.settings, tokens or DEFAULT_TOKENS
+    )
+    values = {
+        'board': asdict(board),
+        'board_source': source,
+        'models': [report.as_json() for report in reports],
+    }
+    options.show(values, f'{show_reports(reports, options.settings)}\n\n{source}')
 
 
 @click.group('eval')

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cwm_ros.model.spec import ModelSpec
 
-BYTES_OF = {'fp32': 4.0, 'fp16': 2.0, 'int8': 1 + 4 / 128}
-"""Bytes of one KV value; int8 has a float32 scale for 128 tokens of each channel."""
+BYTES_OF = {'fp32': 4.0, 'raw': 4.0, 'fp16': 2.0, 'int8': 1 + 2 / 128}
+"""Bytes of one value; KV in int8 has a float16 scale for 128 tokens of each channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,19 +28,27 @@ class Sizing:
         KV values that a token adds: layers x 2 x KV heads x head dimension.
     max_tokens
         Trained context length.
+    flops_per_token, flops_per_pair
+        Multiplications and additions of a prefill: for each token, and for each two tokens of
+        which one sees the other.
+    reach
+        How many tokens a token sees, itself included; 0 is all.
 
     """
 
     num_parameters: int
     kv_elements_per_token: int
     max_tokens: int
+    flops_per_token: int
+    flops_per_pair: int
+    reach: int
 
     def weight_bytes(self, kind: str = 'fp32') -> int:
         """Return the bytes of the weights as 'fp32' (as the CPU engine computes) or 'fp16'."""
         return math.ceil(self.num_parameters * BYTES_OF[kind])
 
     def kv_bytes(self, num_tokens: int, kind: str = 'fp16') -> int:
-        """Return the bytes of the KV of ``num_tokens`` as 'fp32', 'fp16' or 'int8'."""
+        """Return the bytes of the KV of ``num_tokens`` as 'raw', 'fp16' or 'int8'."""
         return math.ceil(num_tokens * self.kv_elements_per_token * BYTES_OF[kind])
 
     def tokens_that_fit(
@@ -51,11 +59,22 @@ class Sizing:
         per_token = self.kv_elements_per_token * BYTES_OF[kv]
         return max(0, min(self.max_tokens, int(left / per_token)))
 
+    def prefill_flops(self, num_tokens: int) -> int:
+        """Return the multiplications and additions of computing ``num_tokens``."""
+        seen = min(num_tokens, self.reach or num_tokens)
+        pairs = seen * (seen + 1) // 2 + (num_tokens - seen) * seen
+        return num_tokens * self.flops_per_token + pairs * self.flops_per_pair
+
 
 def size_model(spec: ModelSpec) -> Sizing:
     """Return what the described model needs; no weights are read."""
+    shapes = spec.tensor_shapes()
+    matrices = (shape for name, shape in shapes.items() if '.layers.' in name)
     return Sizing(
-        num_parameters=sum(math.prod(shape) for shape in spec.tensor_shapes().values()),
+        num_parameters=sum(math.prod(shape) for shape in shapes.values()),
+        flops_per_token=2 * sum(math.prod(shape) for shape in matrices),
+        flops_per_pair=4 * spec.num_layers * spec.query_size,
+        reach=spec.reach,
         kv_elements_per_token=spec.kv_spec.elements_per_token(),
         max_tokens=spec.max_tokens,
     )
