@@ -77,6 +77,8 @@ class StorageSettings:
         How many windows, of those used last, keep all chunks while any other has one to give.
     remove_cold_windows
         Whether whole windows, with their turns, may go when removing chunks is not enough.
+    quarantine_mib
+        Most bytes of damaged files that are kept aside, beside the quota [MiB].
     lock_timeout_s
         How long to wait for another writer [s].
 
@@ -87,12 +89,14 @@ class StorageSettings:
     free_floor_mib: int = 64
     keep_recent: int = 2
     remove_cold_windows: bool = False
+    quarantine_mib: int = 16
     lock_timeout_s: float = 2.0
 
     def __post_init__(self) -> None:
         _check_range('storage.quota_mib', self.quota_mib, 1, 1 << 30)
         _check_range('storage.free_floor_mib', self.free_floor_mib, 0, 1 << 30)
         _check_range('storage.keep_recent', self.keep_recent, 0, 1 << 20)
+        _check_range('storage.quarantine_mib', self.quarantine_mib, 0, 1 << 30)
         _check_range('storage.lock_timeout_s', self.lock_timeout_s, 0, 3600)
 
 
@@ -226,6 +230,18 @@ class AssistantSettings:
 
     def __post_init__(self) -> None:
         _check_range('assistant.max_tokens', self.max_tokens, 1, 1 << 16)
+
+    def read_system_prompt(self) -> str:
+        """Return what a new window begins with."""
+        if not self.system_prompt_file:
+            return DEFAULT_SYSTEM_PROMPT
+        try:
+            return Path(self.system_prompt_file).read_text(encoding='utf-8').strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(
+                f'assistant.system_prompt_file {self.system_prompt_file}: cannot be read: {exc}',
+                hint='name a UTF-8 text file',
+            ) from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

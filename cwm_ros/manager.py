@@ -11,20 +11,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 import time
 from typing import TYPE_CHECKING
 
 from cwm_ros.answer import Answer, Delta, Request, Speaker, wait_for
 from cwm_ros.codec import KernelLoader
-from cwm_ros.config import DEFAULT_SYSTEM_PROMPT
 from cwm_ros.engine import open_engine
-from cwm_ros.errors import ConfigError, CwmError, EngineError, ExistsError, ModelError
+from cwm_ros.errors import CwmError, EngineError, ExistsError, ModelError
 from cwm_ros.freeze import Freeze, FreezeProgress
 from cwm_ros.kv import Role, Turn
 from cwm_ros.model import build_graph, Checkpoint, find_model, IncrementalDecoder
 from cwm_ros.plan import plan_thaw
-from cwm_ros.restore import ChunkReader, restore_session
+from cwm_ros.restore import ChunkReader, find_chunks, restore_session
 from cwm_ros.session import Session
 from cwm_ros.store import Store
 from cwm_ros.thaw import Thaw, ThawProgress
@@ -83,6 +81,7 @@ class Manager:
         self._session: Session | None = None
         self._entries: tuple[ChunkEntry, ...] = ()
         self._tags: tuple[str, ...] = ()
+        self._problems: tuple[str, ...] = ()
         self._clock = clock
         self._wall_ms = wall_ms
         with ExitStack() as opening:
@@ -129,6 +128,11 @@ class Manager:
             raise EngineError('no window is open', hint='create or open one first')
         return self._session
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the open window could not be used as it was, and why, for people."""
+        return self._problems + (self.thaw.warnings if self.thaw else ())
+
     def create(self, name: str, system_prompt: str = '') -> None:
         """
         Begin a new window with a system prompt, its first turn, durable on return.
@@ -148,7 +152,7 @@ class Manager:
         """
         if self.store.has_window(name):
             raise ExistsError(f'window {name!r} exists', hint='open it, or delete it first')
-        text = system_prompt or self._system_prompt()
+        text = system_prompt or self.settings.assistant.read_system_prompt()
         system = Turn(role=Role.SYSTEM, text=text, time_ms=self._wall_ms())
         self._begin(name, Session(self.engine, self.checkpoint.chat, self.checkpoint.stop_ids))
         self.add_turns([system])
@@ -172,12 +176,16 @@ class Manager:
 
         """
         began = self._clock()
-        window = self.store.window(name)
+        window, problem = self.store.window_or_turns(name)
         header_s = self._clock() - began
         session, entries = restore_session(
             window, self.engine, self.checkpoint.chat, self.checkpoint.stop_ids
         )
+        if window.manifest is None:
+            window, entries = find_chunks(self.store, window, session, self.settings.codec)
         self._begin(name, session)
+        if problem:
+            self._problems = (f'the window is opened from its turns: {problem}',)
         self.time_to_header_s = header_s
         self._entries = entries
         self._tags = window.manifest.tags if window.manifest else ()
@@ -209,7 +217,7 @@ class Manager:
         if self.window:
             self.store.let_go(self.window)
         self.window, self.thaw, self._session = '', None, None
-        self._entries, self._tags = (), ()
+        self._entries, self._tags, self._problems = (), (), ()
         if thaw is not None:
             thaw.close()
 
@@ -240,18 +248,6 @@ class Manager:
             clock=self._clock,
             began=began,
         )
-
-    def _system_prompt(self) -> str:
-        name = self.settings.assistant.system_prompt_file
-        if not name:
-            return DEFAULT_SYSTEM_PROMPT
-        try:
-            return Path(name).read_text(encoding='utf-8').strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(
-                f'assistant.system_prompt_file {name}: cannot be read: {exc}',
-                hint='name a UTF-8 text file',
-            ) from exc
 
     # --- talking ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ under another tokenizer or chat template tokens are rendered anew from turns.
 
 from __future__ import annotations
 
+from dataclasses import replace
 import threading
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ import numpy as np
 from cwm_ros.codec import codec_named, decode_chunk, Scratch
 from cwm_ros.errors import ContextFullError, NotFoundError
 from cwm_ros.session import Session
+from cwm_ros.store import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from cwm_ros.codec.kernels import Kernels
+    from cwm_ros.config import CodecSettings
     from cwm_ros.engine import Engine
     from cwm_ros.kv import TokenArray
     from cwm_ros.model import ChatRenderer
@@ -70,6 +73,28 @@ def restore_session(
         return session, ()
     same = _common_length(manifest.tokens, session.tokens)
     return session, tuple(entry for entry in manifest.chunks if entry.stop <= same)
+
+
+def find_chunks(
+    store: Store, window: Window, session: Session, settings: CodecSettings
+) -> tuple[Window, tuple[ChunkEntry, ...]]:
+    """Look for chunks of a window whose manifest is lost, by the tokens that its turns became."""
+    engine, tokens = session.engine, session.tokens
+    ids = store.chunk_ids(engine.identity, tokens, settings.chunk_tokens)
+    found = (store.find_chunk(chunk_id, settings.kind) for chunk_id in ids)
+    entries = tuple(entry for entry in found if entry is not None)
+    manifest = Manifest(
+        window=window.name,
+        identity=engine.identity,
+        spec=engine.spec,
+        chunk_tokens=settings.chunk_tokens,
+        codec=settings.kind,
+        num_turns=len(session.turns),
+        tokens=tokens,
+        turn_stops=tuple(session.turn_stops),
+        chunks=entries,
+    )
+    return replace(window, manifest=manifest), entries
 
 
 def _common_length(a: TokenArray, b: TokenArray) -> int:

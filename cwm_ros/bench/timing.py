@@ -110,7 +110,7 @@ def say_timed(
         recomputed_tokens=last.recomputed_tokens if last else 0,
         fidelity=answer.fidelity,
         provisional=answer.is_provisional,
-        warnings=thaw.warnings if thaw is not None else (),
+        warnings=manager.warnings,
         steps=tuple(steps),
     )
 

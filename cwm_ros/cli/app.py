@@ -79,6 +79,7 @@ class LazyGroup(click.Group):
         'pin': 'windows',
         'unpin': 'windows',
         'verify': 'windows',
+        'doctor': 'windows',
         'storage': 'windows',
     }
 

@@ -158,6 +158,22 @@ def verify_command(options: Options, *, window: str | None) -> None:
         raise SystemExit(EXIT_CODE_BASE + ErrorCode.CORRUPT)
 
 
+@click.command('doctor')
+@click.pass_obj
+def doctor_command(options: Options) -> None:
+    """Rebuild what can be rebuilt, set damaged files aside, and say what was lost."""
+    with open_store(options, writable=True) as store:
+        report = store.mend(PayloadCheck())
+    lines = [
+        f'{title}: {sentence}'
+        for title, sentences in asdict(report).items()
+        for sentence in sentences
+    ]
+    options.show({**asdict(report), 'ok': not report.lost}, '\n'.join(lines or ['all is well']))
+    if report.lost:
+        raise SystemExit(EXIT_CODE_BASE + ErrorCode.CORRUPT)
+
+
 @click.command('storage')
 @click.pass_obj
 def storage_command(options: Options) -> None:

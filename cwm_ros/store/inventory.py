@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cwm_ros.store import chunkfile
@@ -14,6 +15,45 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 NO_WINDOW = WindowRecord()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowInfo:
+    """
+    A line of the inventory.
+
+    Parameters
+    ----------
+    name
+        Empty when no file of the window can be read.
+    tokens, turns, chunks
+        Tokens of the current segment, turns in the log, rows of the chunk table.
+    chunks_present
+        How many of the chunks are on the disk; the others were evicted.
+    bytes
+        Manifest, log and present chunks, shared ones in full.
+    is_pinned
+        Whether it is protected from eviction.
+    model
+        Name of the model; empty when there are only turns.
+    updated_ms, revision
+        Last commit of the window; 0 when there are only turns.
+    problem
+        Why it cannot be read; empty when it can.
+
+    """
+
+    name: str
+    tokens: int
+    turns: int
+    chunks: int
+    chunks_present: int
+    bytes: int
+    is_pinned: bool
+    model: str
+    updated_ms: int
+    revision: int
+    problem: str = ''
 
 
 class Inventory:
@@ -133,3 +173,21 @@ class Inventory:
         record = self.window(window_id)
         freed = {name for name in record.chunks if self.users(name) <= others | {window_id}}
         return record.own_bytes + sum(self.sizes.get(name, 0) for name in freed)
+
+    def info(self, window_id: str, *, is_pinned: bool) -> WindowInfo:
+        """Return the line of a window."""
+        record = self.window(window_id)
+        present = [self.sizes[name] for name in record.chunks if name in self.sizes]
+        return WindowInfo(
+            name=record.name,
+            tokens=record.num_tokens,
+            turns=record.log_turns,
+            chunks=len(record.chunks),
+            chunks_present=len(present),
+            bytes=record.own_bytes + sum(present),
+            is_pinned=is_pinned,
+            model=record.model,
+            updated_ms=record.updated_ms,
+            revision=record.revision,
+            problem=record.problem,
+        )

@@ -7,17 +7,24 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from cwm_ros.config import MIB
 from cwm_ros.errors import NotFoundError, ReadOnlyError
 from cwm_ros.store import layout
+from cwm_ros.store.catalog import scan_window
+from cwm_ros.store.doctor import Doctor, DoctorReport
 from cwm_ros.store.eviction import Eviction, EvictionOrder
 from cwm_ros.store.garbage import delete_window_files, remove_chunks
+from cwm_ros.store.quarantine import set_aside
 from cwm_ros.store.reader import ProfileReader
 from cwm_ros.store.state import save_state
+from cwm_ros.store.verify import PayloadChecker, Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from cwm_ros.config import StorageSettings
+    from cwm_ros.store.manifest import ChunkEntry
 
 _log = logging.getLogger(__name__)
 
@@ -135,6 +142,53 @@ class ProfileKeeper(ProfileReader):
     def _remove_if_unreferenced(self, names: Iterable[str]) -> None:
         orphans = set(self._inventory.orphans(keep=self._fresh))
         remove_chunks(self._chunks, orphans & set(names), self._inventory)
+
+    # --- damage -------------------------------------------------------------------------------
+
+    def discard_chunk(self, entry: ChunkEntry) -> bool:
+        """Set a chunk aside that proved damaged, so that it is written again; say if it was."""
+        with self._mutex:
+            self._need_writable()
+            return self._discard(entry.file_name)
+
+    def _discard(self, name: str) -> bool:
+        self._inventory.drop_chunk(name)
+        self._fresh.discard(name)
+        return self._set_aside(self._chunks / name)
+
+    def _set_aside(self, path: Path) -> bool:
+        return set_aside(path, self._quarantine, self._settings.quarantine_mib * MIB)
+
+    def mend(self, check_payload: PayloadChecker) -> DoctorReport:
+        """
+        Rebuild what can be rebuilt, set aside what is damaged, and say what was lost.
+
+        Parameters
+        ----------
+        check_payload
+            Checks a payload's inside; raises a `CwmError` that names the path.
+
+        """
+        with self._mutex:
+            self._need_writable()
+            limit = self._settings.quarantine_mib * MIB
+            doctor = Doctor(self._windows, self._quarantine, self.key, limit)
+            for window_id, record in list(self._inventory.records.items()):
+                if record.problem:
+                    doctor.mend_window(window_id)
+                    mended = scan_window(self._windows, window_id)
+                    self._inventory.put_window(window_id, mended)
+            verifier = Verifier(self._windows, self._chunks, self.key, check_payload)
+            for window_id in self._inventory.records:
+                verifier.check_window(window_id)
+            for name in verifier.damaged:
+                self._discard(name)
+                doctor.recovered.append(f'chunk {name}: was set aside, to be computed from tokens')
+            if self._state.problem:
+                doctor.lost.append(f'pins, order of use and ledger: {self._state.problem}')
+                self._state.mark_all()
+                self._state.is_dirty = True
+            return doctor.report()
 
     # --- use ----------------------------------------------------------------------------------
 

@@ -37,6 +37,8 @@ class StorageReport:
         What the store wrote in this profile.
     evictions
         Chunks that were removed to make room in this profile, in all.
+    quarantine_bytes
+        Damaged files that were set aside; not part of the quota, for they have a bound.
     can_store
         Whether another full chunk of the size of the largest one may be written without
         evicting any.
@@ -50,6 +52,7 @@ class StorageReport:
     written_today_bytes: int
     lifetime_bytes: int
     evictions: int
+    quarantine_bytes: int
     can_store: bool
 
 

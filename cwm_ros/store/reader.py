@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import logging
 from operator import attrgetter
 import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cwm_ros.errors import ConfigError, FormatError, NotFoundError
+from cwm_ros.errors import ConfigError, FormatError, FormatTooNewError, NotFoundError
 from cwm_ros.store import chunkfile, files, layout
 from cwm_ros.store.catalog import (
     check_pair,
@@ -22,13 +23,18 @@ from cwm_ros.store.catalog import (
     read_log,
     read_manifest,
     scan_windows,
-    WindowRecord,
 )
-from cwm_ros.store.inventory import Inventory
-from cwm_ros.store.manifest import ChunkEntry
+from cwm_ros.store.inventory import Inventory, WindowInfo
+from cwm_ros.store.quarantine import kept
 from cwm_ros.store.quota import Room, StorageReport
 from cwm_ros.store.state import load_state, State
-from cwm_ros.store.verify import PayloadChecker, read_chunk_file, Verifier, VerifyReport
+from cwm_ros.store.verify import (
+    PayloadChecker,
+    read_chunk_file,
+    read_entry,
+    Verifier,
+    VerifyReport,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,48 +44,11 @@ if TYPE_CHECKING:
 
     from cwm_ros.config import StorageSettings
     from cwm_ros.kv import ChunkId, ModelIdentity, TokenArray, Turn
-    from cwm_ros.store.manifest import Manifest
+    from cwm_ros.store.manifest import ChunkEntry, Manifest
 
 READ_ATTEMPTS = 5
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowInfo:
-    """
-    A line of the inventory.
-
-    Parameters
-    ----------
-    name
-        Empty when no file of the window can be read.
-    tokens, turns, chunks
-        Tokens of the current segment, turns in the log, rows of the chunk table.
-    chunks_present
-        How many of the chunks are on the disk; the others were evicted.
-    bytes
-        Manifest, log and present chunks, shared ones in full.
-    is_pinned
-        Whether it is protected from eviction.
-    model
-        Name of the model; empty when there are only turns.
-    updated_ms, revision
-        Last commit of the window; 0 when there are only turns.
-    problem
-        Why it cannot be read; empty when it can.
-
-    """
-
-    name: str
-    tokens: int
-    turns: int
-    chunks: int
-    chunks_present: int
-    bytes: int
-    is_pinned: bool
-    model: str
-    updated_ms: int
-    revision: int
-    problem: str = ''
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -122,6 +91,7 @@ class ProfileReader:
         self._folder = root / 'profiles' / layout.check_name('profile', profile)
         self._windows = self._folder / 'windows'
         self._chunks = self._folder / 'chunks'
+        self._quarantine = self._folder / 'quarantine'
         self._clock = clock
         self._is_writable = False
         self._mutex = threading.RLock()
@@ -177,7 +147,8 @@ class ProfileReader:
         for window_id in changed:
             self._info_of.pop(window_id, None)
             if window_id in inventory.records:
-                self._info_of[window_id] = self._info(window_id, inventory.window(window_id))
+                is_pinned = window_id in pins
+                self._info_of[window_id] = inventory.info(window_id, is_pinned=is_pinned)
         inventory.changed.clear()
         self._pins_listed = set(pins)
         self._infos = sorted(self._info_of.values(), key=attrgetter('name'))
@@ -187,23 +158,6 @@ class ProfileReader:
         records = scan_windows(self._windows, known)
         self._inventory.update(records, files.list_sizes(self._chunks))
         self._state = load_state(self._folder / 'state.sqlite', writable=False)
-
-    def _info(self, window_id: str, record: WindowRecord) -> WindowInfo:
-        sizes = self._inventory.sizes
-        present = [sizes[name] for name in record.chunks if name in sizes]
-        return WindowInfo(
-            name=record.name,
-            tokens=record.num_tokens,
-            turns=record.log_turns,
-            chunks=len(record.chunks),
-            chunks_present=len(present),
-            bytes=record.own_bytes + sum(present),
-            is_pinned=window_id in self._state.pins,
-            model=record.model,
-            updated_ms=record.updated_ms,
-            revision=record.revision,
-            problem=record.problem,
-        )
 
     def has_window(self, name: str) -> bool:
         """Say whether a window has turns or a manifest."""
@@ -251,6 +205,39 @@ class ProfileReader:
             raise FormatError(self._windows / window_id, f'is of window {found!r}, not {name!r}')
         return Window(name=name, manifest=manifest, turns=log.turns if log else ())
 
+    def window_or_turns(self, name: str) -> tuple[Window, str]:
+        """
+        Read a window, or only its turns when its manifest is damaged.
+
+        Returns
+        -------
+        Window, str
+            The window, without a manifest in that case; and what is wrong with that.
+
+        Raises
+        ------
+        NotFoundError, FormatError
+            As `window`; also when turns that the manifest covers are missing.
+
+        """
+        try:
+            return self.window(name), ''
+        except FormatTooNewError:
+            raise
+        except FormatError:
+            problem = self._manifest_problem(name)
+            if not problem or not (turns := self.turns(name)):
+                raise
+        _log.warning('window=%s is opened from its turns: %s', name, problem)
+        return Window(name=name, manifest=None, turns=turns), problem
+
+    def _manifest_problem(self, name: str) -> str:
+        try:
+            read_manifest(self._windows, layout.window_id(self.key, name))
+        except FormatError as exc:
+            return str(exc)
+        return ''
+
     def turns(self, name: str) -> tuple[Turn, ...]:
         """Return the turns of a window, whatever has become of its manifest."""
         if not self.has_window(name):
@@ -265,30 +252,9 @@ class ProfileReader:
     def find_chunk(self, chunk_id: ChunkId, codec: str) -> ChunkEntry | None:
         """Return the table row of a chunk on the disk; None when absent or damaged."""
         try:
-            return self._entry_on_disk(chunk_id, codec)
+            return read_entry(self.chunk_path(chunk_id, codec), chunk_id, codec)
         except (FileNotFoundError, FormatError):
             return None
-
-    def _entry_on_disk(self, chunk_id: ChunkId, codec: str) -> ChunkEntry:
-        path = self.chunk_path(chunk_id, codec)
-        with files.open_regular(path) as (descriptor, size):
-            data = bytearray(min(size, chunkfile.prefix_bytes(layout.MAX_CHUNK_TOKENS)))
-            files.read_into(descriptor, path, [data])
-        head = chunkfile.unpack_prefix(path, data)
-        header = head.header
-        prefix_bytes = chunkfile.prefix_bytes(header.stop - header.start)
-        if (header.id, header.codec) != (chunk_id, codec):
-            raise FormatError(path, f'chunk id is {header.id.hex()}, codec {header.codec}')
-        if size != prefix_bytes + head.payload_bytes:
-            raise FormatError(path, f'size is {size}, not {prefix_bytes + head.payload_bytes}')
-        return ChunkEntry(
-            id=chunk_id,
-            start=header.start,
-            stop=header.stop,
-            codec=codec,
-            payload_bytes=head.payload_bytes,
-            file_bytes=size,
-        )
 
     def read_chunk(
         self,
@@ -381,5 +347,6 @@ class ProfileReader:
                 written_today_bytes=self._state.written_today(now),
                 lifetime_bytes=sum(self._state.written.values()),
                 evictions=self._state.evictions,
+                quarantine_bytes=sum(kept(self._quarantine).values()),
                 can_store=not missing,
             )

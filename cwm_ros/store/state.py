@@ -51,6 +51,8 @@ class State:
         By day since 1970 (UTC): bytes that the store wrote.
     evictions
         Chunks removed to make room, in all.
+    problem
+        Why what was stored is not known; empty when it is.
     changed
         Ids of windows, and days, whose rows are not stored yet.
 
@@ -60,6 +62,7 @@ class State:
     pins: set[str] = field(default_factory=set)
     written: dict[int, int] = field(default_factory=dict)
     evictions: int = 0
+    problem: str = ''
     changed: set[str | int] = field(default_factory=set)
     is_dirty: bool = False
 
@@ -126,7 +129,7 @@ def load_state(path: Path, *, writable: bool) -> State:
         return State()
     except sqlite3.Error as exc:
         _log.warning('path=%s problem=%s pins and ledger are not known', path, exc)
-        return State()
+        return State(problem=str(exc))
     return State(
         last_use={str(row[0]): int(row[1]) for row in rows},
         pins={str(row[0]) for row in rows if row[2]},

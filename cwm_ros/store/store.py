@@ -223,6 +223,8 @@ class Store(ProfileKeeper):
             name = header.file_name
             entry = self.find_chunk(header.id, header.codec)
             if entry is None:
+                if files.exists(self._chunks / name):
+                    self._discard(name)
                 self._reserve(num_bytes, for_chunks=True)
                 self._has_unsynced_names = True
                 files.write_file(self._chunks / name, [prefix, payload], sync_parent=False)
@@ -245,14 +247,6 @@ class Store(ProfileKeeper):
         if entry is not None and self._is_writable:
             self._fresh.add(entry.file_name)
         return entry
-
-    def discard_chunk(self, entry: ChunkEntry) -> bool:
-        """Remove a chunk that proved damaged, so that it is written again; say if it was there."""
-        self._need_writable()
-        with self._mutex:
-            self._inventory.drop_chunk(entry.file_name)
-            self._fresh.discard(entry.file_name)
-            return files.unlink(self._chunks / entry.file_name)
 
     def commit_window(self, manifest: Manifest) -> Manifest:
         """
@@ -293,6 +287,8 @@ class Store(ProfileKeeper):
             self._reserve(len(data), for_chunks=False)
             self._sync_what_it_needs(window_id, record)
             path = self._windows / (window_id + MANIFEST_SUFFIX)
+            if record.problem:
+                self._set_aside(path)
             files.write_file(path, [data])
             committed = replace(with_manifest(record, stored), manifest_stamp=files.stamp(path))
             self._inventory.put_window(window_id, committed)

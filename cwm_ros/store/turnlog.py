@@ -11,6 +11,7 @@ is damage, and is refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 import struct
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ from cwm_ros.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 LOG_MAGIC = b'\x93CWMLOG\n'
 
@@ -180,3 +180,28 @@ def _check_tail(path: Path, data: bytes, offset: int, sequence: int) -> None:
                     f'turn {sequence} at byte {offset} is damaged, and turn {found} follows it',
                     hint='restore the file from a backup; it is kept as it is',
                 )
+
+
+def salvage_name(data: bytes) -> str:
+    """Return the window that a damaged log says it is of; empty when that is damaged, too."""
+    try:
+        return _unpack_header(Path(), data)[0]
+    except FormatError:
+        return ''
+
+
+def salvage_turns(data: bytes) -> dict[int, Turn]:
+    """Return all whole records of a damaged log, by number, also those behind the damage."""
+    turns: dict[int, Turn] = {}
+    offset = HEAD_BYTES
+    while offset + MIN_RECORD_BYTES <= len(data):
+        end = 0
+        _, text_bytes, number, time_ms, role, _, _, _ = _RECORD.unpack_from(data, offset)
+        if number < layout.MAX_TURNS and role < len(_ROLES):
+            end = _record_end(data, offset)
+        if end:
+            text = data[offset + _RECORD.size : offset + _RECORD.size + text_bytes]
+            turn = Turn(role=_ROLES[role], text=text.decode('utf-8', 'replace'), time_ms=time_ms)
+            turns.setdefault(number, turn)
+        offset = end or offset + 8
+    return turns

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cwm_ros.errors import CwmError, FormatError
+from cwm_ros.errors import CwmError, FormatError, FormatTooNewError
 from cwm_ros.store import chunkfile, files, layout
 from cwm_ros.store.catalog import check_pair, MANIFEST_SUFFIX, read_log, read_manifest
 from cwm_ros.store.chunkfile import ChunkHeader
+from cwm_ros.store.manifest import ChunkEntry
 
 if TYPE_CHECKING:
-    from cwm_ros.store.manifest import ChunkEntry, Manifest
+    from cwm_ros.kv import ChunkId
+    from cwm_ros.store.manifest import Manifest
 
 PayloadChecker = Callable[[ChunkHeader, memoryview, Path], None]
 """Checks a payload's inside, as its codec knows it; raises a `CwmError` about the path."""
@@ -70,6 +72,11 @@ class Verifier:
     check_payload
         Checks the payload as its codec knows it.
 
+    Attributes
+    ----------
+    damaged
+        File names of the chunks that must not be used.
+
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class Verifier:
         self._key = key
         self._check_payload = check_payload
         self._seen: set[str] = set()
+        self.damaged: list[str] = []
         self._buffer = bytearray()
         self._problems: list[str] = []
         self._num_windows = self._num_turns = self._num_missing = self._num_bytes = 0
@@ -149,6 +157,8 @@ class Verifier:
             self._check_payload(head.header, payload, path)
         except CwmError as exc:
             self._problems.append(str(exc))
+            if isinstance(exc, FormatError) and not isinstance(exc, FormatTooNewError):
+                self.damaged.append(entry.file_name)
 
 
 def read_chunk_file(
@@ -212,3 +222,25 @@ def check_head(
             raise FormatError(path, f'{name} is {found}, the window says {expected}')
     if not np.array_equal(head.tokens, manifest.tokens[entry.start : entry.stop]):
         raise FormatError(path, 'token ids are not those of the window')
+
+
+def read_entry(path: Path, chunk_id: ChunkId, codec: str) -> ChunkEntry:
+    """Return the table row of the chunk file at ``path``; raise a FormatError if it is none."""
+    with files.open_regular(path) as (descriptor, size):
+        data = bytearray(min(size, chunkfile.prefix_bytes(layout.MAX_CHUNK_TOKENS)))
+        files.read_into(descriptor, path, [data])
+    head = chunkfile.unpack_prefix(path, data)
+    header = head.header
+    prefix_bytes = chunkfile.prefix_bytes(header.stop - header.start)
+    if (header.id, header.codec) != (chunk_id, codec):
+        raise FormatError(path, f'chunk id is {header.id.hex()}, codec {header.codec}')
+    if size != prefix_bytes + head.payload_bytes:
+        raise FormatError(path, f'size is {size}, not {prefix_bytes + head.payload_bytes}')
+    return ChunkEntry(
+        id=chunk_id,
+        start=header.start,
+        stop=header.stop,
+        codec=codec,
+        payload_bytes=head.payload_bytes,
+        file_bytes=size,
+    )

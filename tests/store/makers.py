@@ -102,7 +102,7 @@ def commit(
     payload_bytes: int = 100,
 ) -> Manifest:
     """Commit a whole window of ``count`` tokens."""
-    held = len(store.window(window).turns) if store.has_window(window) else 0
+    held = len(store.turns(window)) if store.has_window(window) else 0
     store.commit_turns(window, turns_of(num_turns, seed=seed)[held:])
     tokens = tokens_of(count, seed=seed)
     chunks = write_chunks(store, tokens, payload_bytes=payload_bytes)

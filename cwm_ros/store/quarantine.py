@@ -1,0 +1,65 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged files are set aside for people to look at, the newest up to a bound."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from cwm_ros.store import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NUMBER_DIGITS = 8
+
+_log = logging.getLogger(__name__)
+
+
+def set_aside(path: Path, folder: Path, limit_bytes: int) -> bool:
+    """
+    Move a file to the quarantine; return whether it was there.
+
+    Parameters
+    ----------
+    path
+        The file; in ``folder`` its name gets a rising number in front.
+    folder
+        The quarantine, which is made when needed.
+    limit_bytes
+        What the quarantine may hold; the oldest files leave it first.
+
+    """
+    files.make_folder(folder)
+    target = folder / next_name(folder, path.name)
+    try:
+        files.rename(path, target)
+    except FileNotFoundError:
+        return False
+    _log.warning('file=%s was set aside as %s', path.name, target)
+    trim(folder, limit_bytes)
+    return True
+
+
+def next_name(folder: Path, name: str) -> str:
+    """Return the name under which the next file is kept."""
+    numbers = [int(other.partition('-')[0]) for other in kept(folder)]
+    return f'{max(numbers, default=0) + 1:0{NUMBER_DIGITS}d}-{name}'
+
+
+def kept(folder: Path) -> dict[str, int]:
+    """Return the sizes of the files in quarantine by name."""
+    sizes = files.list_sizes(folder)
+    return {name: size for name, size in sizes.items() if name[:NUMBER_DIGITS].isdecimal()}
+
+
+def trim(folder: Path, limit_bytes: int) -> None:
+    """Remove the oldest files until the rest is within the bound."""
+    sizes = kept(folder)
+    total = sum(sizes.values())
+    for name in sorted(sizes):
+        if total <= limit_bytes:
+            return
+        files.unlink(folder / name)
+        total -= sizes[name]
