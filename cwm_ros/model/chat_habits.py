@@ -28,6 +28,7 @@ JOINT = '\n\n'
 """Between a system text and the user's, where the template takes them as one."""
 PROBE = '\ue001{}\ue002'
 NEXT = '\ue003'
+BLANK = '\ue004'
 MARK = re.compile(r'<\|?/?\w+\|?>|<</?\w+>>|\[/?\w+\]')
 NO_MARK = re.compile(r'((?!))')
 
@@ -81,9 +82,19 @@ class Habits:
         if roles[-1] is SYSTEM and not self._takes_last(len(roles)):
             messages = self._messages([*roles, USER], [*contents, NEXT])
             return template.render(messages, add_generation_prompt=False).partition(NEXT)[0]
-        alone = template.render(messages, add_generation_prompt=False)
         if not self.looks_ahead:
-            return alone
+            return template.render(messages, add_generation_prompt=False)
+        *before, last = contents
+        if last.strip():
+            return self._followed(template, roles, contents)
+        return self._followed(template, roles, [*before, last + BLANK]).replace(BLANK, '')
+
+    def _followed(
+        self, template: ChatTemplate, roles: Sequence[Role], contents: Sequence[str]
+    ) -> str:
+        """Render a conversation as it will be when another turn follows."""
+        messages = self._messages(roles, contents)
+        alone = template.render(messages, add_generation_prompt=False)
         follower = ASSISTANT if roles[-1] is USER else USER
         messages = self._messages([*roles, follower], [*contents, NEXT])
         followed = template.render(messages, add_generation_prompt=False)
@@ -113,7 +124,7 @@ class Habits:
 
     def _common_end(self, alone: str, followed: str, last: str) -> str:
         """Return ``followed`` up to the last turn and as much of its end as ``alone`` shares."""
-        if not last or last not in alone or last not in followed:
+        if last not in alone or last not in followed:
             return alone
         _, _, own_end = alone.rpartition(last)
         head, _, end = followed.rpartition(last)

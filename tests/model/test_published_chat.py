@@ -53,7 +53,7 @@ def test_a_conversation_is_written_as_the_family_does(family: Family) -> None:
 
 def test_a_conversation_grows_turn_by_turn(family: Family) -> None:
     """Nothing that was rendered changes; the answer's own closing is what was promised."""
-    turns = say('Be brief.', 'How far?', '312 km', 'And back?', 'No <|x|>', 'Oh')
+    turns = say('Be brief.', 'How far?', '312 km', 'And back?', 'No <|x|>', 'Oh', ' ', 'What?')
     tokens = np.zeros(0, np.int32)
     for num_turns, turn in enumerate(turns):
         known = turns[:num_turns]
