@@ -284,7 +284,9 @@ def _template_source(folder: Path, configured: object) -> str:
     path = folder / 'chat_template.jinja'
     if path.exists():
         if path.stat().st_size > MAX_TEMPLATE_BYTES:
-            raise ModelError(f'{path}: longer than {MAX_TEMPLATE_BYTES} bytes')
+            raise ModelError(
+                f'{path}: longer than {MAX_TEMPLATE_BYTES} bytes', hint='download it again'
+            )
         return path.read_bytes().decode('utf-8', 'replace')
     if isinstance(configured, list):
         named = {str(entry.get('name')): entry for entry in configured if isinstance(entry, dict)}

@@ -151,13 +151,14 @@ def find_habits(template: ChatTemplate, tokenizer: Tokenizer) -> Habits:
             return None
         return text if re.findall('\ue001.*?\ue002', text) == contents else None
 
-    answered, asked = tried(USER, ASSISTANT), tried(USER, ASSISTANT, USER)
+    asked = tried(USER, ASSISTANT, USER)
+    if asked is None:
+        return Habits(tokenizer=tokenizer)
+    answered = tried(USER, ASSISTANT)
     alone, with_user = tried(SYSTEM), tried(SYSTEM, USER)
     takes_system = with_user is not None
     first = (SYSTEM,) if takes_system else ()
     later = tried(*first, USER, ASSISTANT, SYSTEM, USER)
-    if asked is None:
-        return Habits(tokenizer=tokenizer)
     return Habits(
         tokenizer=tokenizer,
         takes_system=takes_system,

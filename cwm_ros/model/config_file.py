@@ -31,7 +31,7 @@ def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, object]:
     """
     try:
         if path.stat().st_size > limit:
-            raise ModelError(f'{path}: longer than {limit} bytes')
+            raise ModelError(f'{path}: longer than {limit} bytes', hint='download it again')
         document = json.loads(path.read_bytes())
     except OSError as exc:
         raise ModelError(

@@ -51,7 +51,9 @@ def model_identity(folder: Path, spec: ModelSpec, name: str, cache: Path) -> Mod
             _write_sidecar(sidecar, stamp, weights)
         rendering = _hash_rendering(folder)
     except OSError as exc:
-        raise ModelError(f'{exc.filename}: cannot be read: {exc.strerror}') from exc
+        raise ModelError(
+            f'{exc.filename}: cannot be read: {exc.strerror}', hint='check the drive'
+        ) from exc
     description = json.dumps(_described(spec), sort_keys=True)
     return ModelIdentity(
         model=_digest([weights.hex(), description, KV_LAYOUT]), rendering=rendering, name=name

@@ -35,6 +35,7 @@ MAX_STEPS = 200_000
 """Loop rounds, calls and lengths / `STEP_CHARS` in one rendering."""
 STEP_CHARS = 64
 CALL_STEPS = 2
+REMEDY = "put the family's published template into chat_template.jinja"
 FILTERS = frozenset(
     {'abs', 'capitalize', 'count', 'd', 'default', 'dictsort', 'e', 'escape', 'first', 'float'}
     | {'int', 'items', 'join', 'last', 'length', 'list', 'lower', 'map', 'max', 'min', 'reject'}
@@ -84,7 +85,9 @@ class ChatTemplate:
 
     def __init__(self, source: str, constants: Mapping[str, str]) -> None:
         if len(source) > MAX_TEMPLATE_CHARS:
-            raise ModelError(f'the chat template is longer than {MAX_TEMPLATE_CHARS} characters')
+            raise ModelError(
+                f'the chat template is longer than {MAX_TEMPLATE_CHARS} characters', hint=REMEDY
+            )
         self._constants = constants
         self._environment = _Bounded(trim_blocks=True, lstrip_blocks=True)
         self._environment.add_extension(loopcontrols)
@@ -92,7 +95,7 @@ class ChatTemplate:
             tree = _count_work(self._environment.parse(source))
             self._template = self._environment.from_string(tree)
         except (TemplateError, RecursionError) as exc:
-            raise ModelError(f'the chat template cannot be compiled: {exc}') from exc
+            raise ModelError(f'the chat template cannot be compiled: {exc}', hint=REMEDY) from exc
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
         """
@@ -117,11 +120,14 @@ class ChatTemplate:
         try:
             return self._join(messages, add_generation_prompt, limit)
         except _Refused as exc:
-            raise ModelError(f'the chat template refuses the conversation: {exc}') from exc
+            raise ModelError(
+                f'the chat template refuses the conversation: {exc}',
+                hint='it was written for other roles, or another order of them',
+            ) from exc
         except (TemplateError, _TooMuchError, ArithmeticError, LookupError) as exc:
-            raise ModelError(f'the chat template fails: {exc}') from exc
+            raise ModelError(f'the chat template fails: {exc}', hint=REMEDY) from exc
         except (TypeError, ValueError, AttributeError, RecursionError, MemoryError) as exc:
-            raise ModelError(f'the chat template fails: {exc}') from exc
+            raise ModelError(f'the chat template fails: {exc}', hint=REMEDY) from exc
 
     def _join(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: object, limit: int

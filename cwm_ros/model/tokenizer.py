@@ -79,7 +79,9 @@ class Tokenizer:
                 if entry['special'] or not entry['content'].isspace():
                     self._add_marker(entry)
         except (KeyError, TypeError, AttributeError) as exc:
-            raise ModelError(f'{path}: added_tokens is malformed: {exc!r}') from exc
+            raise ModelError(
+                f'{path}: added_tokens is malformed: {exc!r}', hint='download it again'
+            ) from exc
         self._decoder = _load(path, document)
         for entry in entries:
             entry['special'] = entry['content'] in self.markers

@@ -101,7 +101,10 @@ class Weights:
             ) from exc
         for name in names:
             if name in self._places:
-                raise ModelError(f'{path}: tensor {name} is also in {self._places[name][0]}')
+                raise ModelError(
+                    f'{path}: tensor {name} is also in {self._places[name][0]}',
+                    hint='take all shards from one release',
+                )
             self._places[name] = (path, file)
             if name in self._shapes:
                 self._check_header(path, file, name)
@@ -156,7 +159,9 @@ class Weights:
         try:
             tensor = np.asarray(file.get_tensor(name), np.float32)  # type: ignore[no-untyped-call]
         except (SafetensorError, OSError, ValueError) as exc:
-            raise ModelError(f'{path}: tensor {name} cannot be read: {exc}') from exc
+            raise ModelError(
+                f'{path}: tensor {name} cannot be read: {exc}', hint='download the file again'
+            ) from exc
         if not np.isfinite(tensor).all():
             raise ModelError(
                 f'{path}: tensor {name} holds values that are not finite',
