@@ -77,6 +77,9 @@ class StorageSettings:
         How many windows, of those used last, keep all chunks while any other has one to give.
     remove_cold_windows
         Whether whole windows, with their turns, may go when removing chunks is not enough.
+    daily_budget_mib
+        When so much was written in a day, only turns and final saves still are [MiB]; 0 for no
+        limit.
     quarantine_mib
         Most bytes of damaged files that are kept aside, beside the quota [MiB].
     lock_timeout_s
@@ -89,6 +92,7 @@ class StorageSettings:
     free_floor_mib: int = 64
     keep_recent: int = 2
     remove_cold_windows: bool = False
+    daily_budget_mib: int = 0
     quarantine_mib: int = 16
     lock_timeout_s: float = 2.0
 
@@ -96,6 +100,7 @@ class StorageSettings:
         _check_range('storage.quota_mib', self.quota_mib, 1, 1 << 30)
         _check_range('storage.free_floor_mib', self.free_floor_mib, 0, 1 << 30)
         _check_range('storage.keep_recent', self.keep_recent, 0, 1 << 20)
+        _check_range('storage.daily_budget_mib', self.daily_budget_mib, 0, 1 << 30)
         _check_range('storage.quarantine_mib', self.quarantine_mib, 0, 1 << 30)
         _check_range('storage.lock_timeout_s', self.lock_timeout_s, 0, 3600)
 

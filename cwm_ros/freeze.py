@@ -47,6 +47,8 @@ class FreezeProgress:
         Whether the manifest that names them is durable.
     evicted
         What was removed to make room since the last freeze; told with the last value.
+    deferred
+        Why nothing was written; empty when it was.
 
     """
 
@@ -56,6 +58,10 @@ class FreezeProgress:
     bytes_written: int
     is_committed: bool = False
     evicted: tuple[Eviction, ...] = ()
+    deferred: str = ''
+
+
+NOTHING_FROZEN = FreezeProgress(chunks_done=0, chunks_total=0, chunks_reused=0, bytes_written=0)
 
 
 class Freeze:
@@ -75,6 +81,9 @@ class Freeze:
         Gives the codec's fastest kernels.
     known
         Chunks of the window as it was; one that is still on disk stays in the codec it has.
+    is_final
+        Whether the tokens behind the last full chunk are written, too; the next freeze would
+        write them again.
 
     """
 
@@ -87,19 +96,19 @@ class Freeze:
         thaw_settings: ThawSettings,
         kernels: Callable[[], Kernels],
         known: Sequence[ChunkEntry] = (),
+        is_final: bool = True,
     ) -> None:
         self._store = store
         self._known_codecs = {entry.id: entry.codec for entry in known}
         self._session = session
         self._settings = settings
+        self._is_final = is_final
         self._bounds = usable_bounds(
             session.num_tokens, session.turn_stops, settings=thaw_settings
         )
         self._scratch = Scratch(kernels)
         self.entries: list[ChunkEntry] = []
-        self.progress = FreezeProgress(
-            chunks_done=0, chunks_total=0, chunks_reused=0, bytes_written=0
-        )
+        self.progress = NOTHING_FROZEN
 
     def write_chunks(self) -> Iterator[FreezeProgress]:
         """
@@ -121,6 +130,8 @@ class Freeze:
             entry = self._store.find_chunk(chunk_id, codec)
             is_reused = entry is not None
             if entry is None:
+                if stop - start < size and not self._is_final:
+                    continue
                 if next(unsound.overlap(start, stop), None) is not None:
                     continue
                 self._compute_afresh(start, stop)

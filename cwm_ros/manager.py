@@ -18,7 +18,7 @@ from cwm_ros.answer import Answer, Delta, Request, Speaker, wait_for
 from cwm_ros.codec import KernelLoader
 from cwm_ros.engine import open_engine
 from cwm_ros.errors import CwmError, EngineError, ExistsError, ModelError
-from cwm_ros.freeze import Freeze, FreezeProgress
+from cwm_ros.freeze import Freeze, FreezeProgress, NOTHING_FROZEN
 from cwm_ros.kv import Role, Turn
 from cwm_ros.model import build_graph, Checkpoint, find_model, IncrementalDecoder
 from cwm_ros.plan import plan_thaw
@@ -376,11 +376,17 @@ class Manager:
             is_provisional=fidelity.resident < fidelity.total,
         )
 
-    def freeze(self) -> Iterator[FreezeProgress]:
+    def freeze(self, *, is_final: bool = True) -> Iterator[FreezeProgress]:
         """
         Write the window; the last value says that it is committed.
 
         While the thaw is not complete, only what is sound is written; what was on disk stays.
+
+        Parameters
+        ----------
+        is_final
+            Whether the power may go next: then all is written, whatever the daily budget.
+            Otherwise only full chunks are, and only turns when the budget is spent.
 
         Raises
         ------
@@ -394,6 +400,10 @@ class Manager:
                 self.store.discard_chunk(entry)
             self.thaw.damaged.clear()
         self._commit(or_keep=len(self.session.turns))
+        if not is_final and (reason := self.store.budget_problem()):
+            evicted = self.store.take_evictions()
+            yield replace(NOTHING_FROZEN, deferred=reason, evicted=evicted)
+            return
         freeze = Freeze(
             self.store,
             self.session,
@@ -401,6 +411,7 @@ class Manager:
             thaw_settings=self.settings.thaw,
             kernels=self.kernels,
             known=self._entries,
+            is_final=is_final,
         )
         yield from freeze.write_chunks()
         self.store.commit_window(freeze.manifest(self.window, self._tags))

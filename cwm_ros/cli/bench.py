@@ -91,11 +91,21 @@ def codec_command(options: Options, *, kv: Path | None) -> None:
 )
 @click.pass_obj
 def store_command(options: Options, *, windows: int, folder: Path) -> None:
-    """Time open, list, freeze and evict in a store that grows to so many WINDOWS."""
-    from cwm_ros.bench.store import format_scaling, measure_scaling
+    """Time open, list, freeze and evict with many WINDOWS; count what a drive writes."""
+    from cwm_ros.bench.store import DRIVES, format_scaling, measure_drive, measure_scaling
     from cwm_ros.bench.tables import describe_machine
 
     counts = [10**power for power in range(1, 8) if 10**power < windows]
     scaling = measure_scaling(folder, [*counts, windows])
-    values = {'machine': describe_machine(folder), 'scaling': [asdict(row) for row in scaling]}
-    options.show(values, format_scaling(scaling))
+    drives = [measure_drive(folder, case) for case in DRIVES]
+    values = {
+        'machine': describe_machine(folder),
+        'scaling': [asdict(row) for row in scaling],
+        'drives': [asdict(drive) for drive in drives],
+    }
+    lines = [
+        f'{drive.case}: {drive.turns} turns wrote {drive.system_bytes} bytes, '
+        f'{drive.amplification:.3f} x what is kept; the ledger says {drive.ledger_bytes}'
+        for drive in drives
+    ]
+    options.show(values, '\n'.join([format_scaling(scaling), *lines]))

@@ -136,7 +136,7 @@ def chat_command(options: Options, *, window: str) -> None:
         click.echo(f'{window}: {manager.session.fidelity}; /quit ends')
         for line in iter(_read_line, '/quit'):
             _obey(manager, line)
-        _freeze(manager)
+        _freeze(manager, is_final=True)
 
 
 def _read_line() -> str:
@@ -155,7 +155,7 @@ def _obey(manager: Manager, line: str) -> None:
 
 def _run_line(manager: Manager, line: str) -> None:
     if line == '/freeze':
-        _freeze(manager)
+        _freeze(manager, is_final=False)
     elif line == '/thaw':
         manager.open_window(manager.window)
         _show_thaw(manager)
@@ -168,10 +168,13 @@ def _run_line(manager: Manager, line: str) -> None:
         _answer(manager, line)
 
 
-def _freeze(manager: Manager) -> None:
+def _freeze(manager: Manager, *, is_final: bool) -> None:
     for _ in manager.catch_up():
         pass
-    *_, progress = manager.freeze()
+    *_, progress = manager.freeze(is_final=is_final)
+    if progress.deferred:
+        click.echo(f'what was said is safe, the rest waits for the end: {progress.deferred}')
+        return
     click.echo(
         f'frozen: {progress.chunks_done} chunks, {progress.chunks_reused} of them reused, '
         f'{progress.bytes_written} bytes written'

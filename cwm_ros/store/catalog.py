@@ -273,6 +273,7 @@ def _write_catalog(
         if known.get(window_id) != record
     ]
     with closing(sqlite3.connect(path)) as db, db:
+        db.execute('PRAGMA page_size = 1024')  # a commit writes whole pages, twice
         db.execute(f'PRAGMA user_version = {CATALOG_VERSION}')
         db.execute('CREATE TABLE IF NOT EXISTS windows (id TEXT PRIMARY KEY, record TEXT)')
         if known:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.config import MIB
 from cwm_ros.errors import NotFoundError, ReadOnlyError
-from cwm_ros.store import layout
+from cwm_ros.store import files, layout
 from cwm_ros.store.catalog import scan_window
 from cwm_ros.store.doctor import Doctor, DoctorReport
 from cwm_ros.store.eviction import Eviction, EvictionOrder
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from cwm_ros.config import StorageSettings
     from cwm_ros.store.manifest import ChunkEntry
+
+CLOCK_IS_SET_MS = 1_577_836_800_000
+"""2020: a clock before that is one that nobody has set."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class ProfileKeeper(ProfileReader):
         self._settings = settings
         self._order = EvictionOrder(self._inventory, self._state, settings.keep_recent)
         self._evictions: list[Eviction] = []
+        self._written_before = 0
 
     def _need_writable(self) -> None:
         if not self._is_writable:
@@ -57,7 +61,26 @@ class ProfileKeeper(ProfileReader):
         return layout.window_id(self.key, name)
 
     def _save_state(self) -> None:
+        before = files.bytes_written_by_thread()
         save_state(self._folder / 'state.sqlite', self._state)
+        cost = files.bytes_written_by_thread() - before
+        self._state.add_overhead(self._clock(), cost)
+
+    def budget_problem(self) -> str:
+        """
+        Say why nothing but turns and final saves shall be written today; empty when it may.
+
+        Before the clock is set, what counts is what was written since the store was opened.
+        """
+        budget = self._settings.daily_budget_mib * MIB
+        now = self._clock()
+        with self._mutex:
+            written = self._state.written_today(now)
+            if now < CLOCK_IS_SET_MS:
+                written -= self._written_before
+        if not budget or written < budget:
+            return ''
+        return f'{written} bytes were written today, the daily budget is {budget}'
 
     # --- room ---------------------------------------------------------------------------------
 

@@ -33,8 +33,9 @@ class StorageReport:
         Part of ``used_bytes`` in chunks that no window needs; collected when room is short.
     device_free_bytes
         What is free on the device.
-    written_today_bytes, lifetime_bytes
-        What the store wrote in this profile.
+    written_today_bytes, daily_budget_bytes, lifetime_bytes
+        What the store wrote in this profile, what it may write in a day (0: no limit), and what
+        it wrote in all.
     evictions
         Chunks that were removed to make room in this profile, in all.
     quarantine_bytes
@@ -50,6 +51,7 @@ class StorageReport:
     garbage_bytes: int
     device_free_bytes: int
     written_today_bytes: int
+    daily_budget_bytes: int
     lifetime_bytes: int
     evictions: int
     quarantine_bytes: int
@@ -70,6 +72,7 @@ class Room:
     """
 
     def __init__(self, settings: StorageSettings, root: Path, folder: Path) -> None:
+        self.daily_budget_bytes = settings.daily_budget_mib * MIB
         self._root = root
         self._folder = folder
         self._floor_bytes = settings.free_floor_mib * MIB

@@ -345,6 +345,7 @@ class ProfileReader:
                 garbage_bytes=garbage_bytes,
                 device_free_bytes=files.free_bytes(self._folder),
                 written_today_bytes=self._state.written_today(now),
+                daily_budget_bytes=self._room.daily_budget_bytes,
                 lifetime_bytes=sum(self._state.written.values()),
                 evictions=self._state.evictions,
                 quarantine_bytes=sum(kept(self._quarantine).values()),

@@ -108,6 +108,7 @@ class Store(ProfileKeeper):
             files.write_file(self._folder / 'key', [layout.pack_key(self._key)])
         finish_deletions(self._windows)
         self._state = load_state(self._folder / 'state.sqlite', writable=True)
+        self._written_before = self._state.written_today(self._clock())
         known = load_catalog(self._folder / 'catalog.sqlite')
         records = scan_windows(self._windows, known)
         self._inventory.update(records, files.list_sizes(self._chunks))
@@ -127,10 +128,13 @@ class Store(ProfileKeeper):
 
     def _close(self, known: dict[str, WindowRecord]) -> None:
         self._is_writable = False
+        if self._inventory.records != known:
+            before = files.bytes_written_by_thread()
+            save_catalog(self._folder / 'catalog.sqlite', self._inventory.records, known)
+            cost = files.bytes_written_by_thread() - before
+            self._state.add_written(self._clock(), cost)
         if self._state.is_dirty:
             self._save_state()
-        if self._inventory.records != known:
-            save_catalog(self._folder / 'catalog.sqlite', self._inventory.records, known)
 
     def _record_to_write(self, name: str) -> tuple[str, WindowRecord]:
         """Return id and record of a window that may be written: new, or its turns are whole."""
