@@ -11,9 +11,10 @@ import numpy as np
 
 from cwm_ros.model.graph_writer import TENSOR_TYPES
 from cwm_ros.model.rope import rope_tables
+from cwm_ros.model.weights import block_length
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cwm_ros.kv import FloatArray
     from cwm_ros.model.graph_writer import GraphWriter
@@ -84,7 +85,7 @@ class Decoder:
 
     def _embed(self, ids: str) -> str:
         w, scale = self.w, self.spec.embedding_scale
-        embedding = w.constant('embedding', self.weights.get('model.embed_tokens.weight'))
+        embedding = self._vocabulary('embedding', 'model.embed_tokens.weight')
         hidden = w.node('Gather', [embedding, ids], 'hidden')
         if scale == 1:
             return hidden
@@ -120,6 +121,9 @@ class Decoder:
         number = w.node('Cast', [last], 'slots/stop', {'to': TENSOR_TYPES[dtype]})
         steps = [w.constant(f'slots/{n}', np.array(n, dtype)) for n in (0, 1)]
         return w.node('Range', [steps[0], number, steps[1]], 'slots')
+
+    def _vocabulary(self, name: str, source: str) -> str:
+        return self.w.stream(name, self.weights.shape(source), self.weights.rows(source))
 
     def _mask_rows(self, mask: Mask, rows: str) -> Mask:
         def gather(part: str) -> str:
@@ -227,19 +231,27 @@ class Decoder:
 
         ``scales`` says what the first rows, as many as its key, are multiplied by.
         """
-
-        def joined(kind: str) -> FloatArray:
-            whole = np.concatenate([self.weights.get(f'{s}.{kind}') for s in sources])
-            for num_rows, scale in (scales or {}).items():
-                whole[:num_rows] *= np.float32(scale)
-            return whole
-
-        matrix = joined('weight').T.copy()
-        y = self.w.node('MatMul', [x, self.w.constant(f'{name}/weight', matrix)], f'{name}/y')
+        factors = scales or {}
+        shapes = [self.weights.shape(f'{source}.weight') for source in sources]
+        shape = (shapes[0][1], sum(num_rows for num_rows, _ in shapes))
+        blocks = self._turned(sources, shape, factors)
+        matrix = self.w.stream(f'{name}/weight', shape, blocks)
+        y = self.w.node('MatMul', [x, matrix], f'{name}/y')
         if not self.weights.has(f'{sources[0]}.bias'):
             return y
-        bias = self.w.constant(f'{name}/bias', joined('bias'))
+        joined = np.concatenate([self.weights.get(f'{source}.bias') for source in sources])
+        bias = self.w.constant(f'{name}/bias', _scaled(joined, factors))
         return self.w.node('Add', [y, bias], f'{name}/y_bias')
+
+    def _turned(
+        self, sources: Sequence[str], shape: tuple[int, int], factors: Mapping[int, float]
+    ) -> Iterator[FloatArray]:
+        """Yield projections one below another, turned so that columns are outputs."""
+        step = block_length(shape[1])
+        for start in range(0, shape[0], step):
+            stop = min(start + step, shape[0])
+            parts = [self.weights.columns(f'{s}.weight', start, stop) for s in sources]
+            yield np.ascontiguousarray(_scaled(np.concatenate(parts), factors).T)
 
     def _head(self, hidden: str) -> None:
         w, spec = self.w, self.spec
@@ -247,7 +259,7 @@ class Decoder:
         flat = w.node('Reshape', [normed, w.ints(-1, spec.hidden_size)], 'final_rows')
         matrix = 'embedding'
         if not spec.is_tied:
-            matrix = w.constant('lm_head', self.weights.get('lm_head.weight'))
+            matrix = self._vocabulary('lm_head', 'lm_head.weight')
         logits = w.node('Gemm', [flat, matrix], 'logits_rows', {'transB': 1})
         if spec.logit_cap:
             cap = self.number('logit_cap', spec.logit_cap)
@@ -305,3 +317,10 @@ class Decoder:
             cap = self.number('attention_cap', self.spec.attention_cap)
             scores = w.node('Mul', [tanh, cap], f'{name}/capped')
         return w.node('Add', [scores, mask], f'{name}/masked')
+
+
+def _scaled(rows: FloatArray, factors: Mapping[int, float]) -> FloatArray:
+    """Multiply the first rows, as many as a key of ``factors`` says, in place."""
+    for num_rows, factor in factors.items():
+        rows[:num_rows] *= np.float32(factor)
+    return rows

@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import helper, TensorProto
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import BinaryIO
 
     import numpy.typing as npt
+
+    from cwm_ros.kv import FloatArray
+
+    Number = np.float32 | np.int64 | np.int32
     from onnx import ModelProto, NodeProto, ValueInfoProto
 
 DATA_FILE = 'model.onnx.data'
@@ -62,21 +67,40 @@ class GraphWriter:
         """Say whether a value of this name was made."""
         return name in self._values
 
-    def constant(self, name: str, array: npt.NDArray[np.float32 | np.int64 | np.int32]) -> str:
+    def constant(self, name: str, array: npt.NDArray[Number]) -> str:
         """Store a tensor under ``name``, once."""
         if name in self._constants:
             return name
         assert array.flags.c_contiguous
+        if array.nbytes >= INLINE_BYTES:
+            return self._external(name, array.dtype.name, array.shape, [array])
         tensor = TensorProto(name=name, data_type=TENSOR_TYPES[array.dtype.name], dims=array.shape)
-        if array.nbytes < INLINE_BYTES:
-            tensor.raw_data = array.tobytes()
-        else:
-            self._data.write(b'\0' * (-self._data.tell() % DATA_ALIGNMENT))
-            place = {'location': DATA_FILE, 'offset': self._data.tell(), 'length': array.nbytes}
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in place.items():
-                tensor.external_data.add(key=key, value=str(value))
-            self._data.write(array.data)
+        tensor.raw_data = array.tobytes()
+        self._constants[name] = tensor
+        return name
+
+    def stream(self, name: str, shape: tuple[int, ...], blocks: Iterable[FloatArray]) -> str:
+        """Store a float32 tensor that comes in blocks of rows, one held at a time."""
+        if name in self._constants:
+            return name
+        if 4 * math.prod(shape) < INLINE_BYTES:
+            return self.constant(name, np.concatenate(list(blocks)))
+        return self._external(name, 'float32', shape, blocks)
+
+    def _external(
+        self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[npt.NDArray[Number]]
+    ) -> str:
+        self._data.write(b'\0' * (-self._data.tell() % DATA_ALIGNMENT))
+        start = self._data.tell()
+        for block in blocks:
+            self._data.write(block.data)
+        length = self._data.tell() - start
+        assert length == math.prod(shape) * np.dtype(dtype).itemsize
+        tensor = TensorProto(name=name, data_type=TENSOR_TYPES[dtype], dims=shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        place = {'location': DATA_FILE, 'offset': start, 'length': length}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
         self._constants[name] = tensor
         return name
 

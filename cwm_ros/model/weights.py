@@ -15,7 +15,7 @@ from cwm_ros.errors import ModelError
 from cwm_ros.model.config_file import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -26,9 +26,16 @@ if TYPE_CHECKING:
 SINGLE_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
 MAX_INDEX_BYTES = 1 << 26
+BLOCK_BYTES = 1 << 25
+"""A matrix is converted in blocks of so many bytes as float32."""
 DTYPES = ('F32', 'F16', 'BF16')
 OBSOLETE_SUFFIX = '.rotary_emb.inv_freq'
 """Old checkpoints store this derived tensor; it is computed anew from config.json."""
+
+
+def block_length(width: int) -> int:
+    """Return how many rows or columns of ``width`` values make a block of `BLOCK_BYTES`."""
+    return max(1, BLOCK_BYTES // (4 * width))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -145,6 +152,10 @@ class Weights:
         """Say whether there must be a tensor of this name."""
         return name in self._shapes
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return self._shapes[name]
+
     def get(self, name: str) -> FloatArray:
         """
         Return a tensor as float32, a new array.
@@ -155,9 +166,25 @@ class Weights:
             A value is not finite, or the file cannot be read.
 
         """
+        return self._read(name, 0, self._shapes[name][0])
+
+    def rows(self, name: str) -> Iterator[FloatArray]:
+        """Yield a matrix as float32 in blocks of rows, small enough to hold; errors of `get`."""
+        num_rows, num_columns = self._shapes[name]
+        step = block_length(num_columns)
+        for start in range(0, num_rows, step):
+            yield self._read(name, start, min(start + step, num_rows))
+
+    def columns(self, name: str, start: int, stop: int) -> FloatArray:
+        """Return columns [start, stop) of a matrix as float32, a new array; errors of `get`."""
+        return self._read(name, start, stop, axis=1)
+
+    def _read(self, name: str, start: int, stop: int, *, axis: int = 0) -> FloatArray:
         path, file = self._places[name]
         try:
-            tensor = np.asarray(file.get_tensor(name), np.float32)  # type: ignore[no-untyped-call]
+            whole = file.get_slice(name)  # type: ignore[no-untyped-call]
+            part = whole[:, start:stop] if axis else whole[start:stop]
+            tensor = np.asarray(part, np.float32)
         except (SafetensorError, OSError, ValueError) as exc:
             raise ModelError(
                 f'{path}: tensor {name} cannot be read: {exc}', hint='download the file again'

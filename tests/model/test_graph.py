@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from cwm_ros.engine import LogitRows
 from cwm_ros.engine.ort import OrtEngine
 from cwm_ros.errors import ConfigError, ModelError
 from cwm_ros.model import build_graph, Checkpoint
+from tests.families import open_family
 from tests.model.conftest import GOLDEN
 from tests.oracle_model import OracleModel
 
@@ -92,3 +94,36 @@ def test_a_failed_build_leaves_nothing(tiny: Checkpoint, copy: Path, tmp_path: P
 def test_an_unknown_formulation_is_refused(tiny: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="formulation is 'beta'"):
         build_graph(tiny, 'beta', tmp_path)
+
+
+def test_the_length_of_blocks_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that of projections that are stored as one, and with biases."""
+    for family in ('phi-3', 'qwen2', 'gemma-2', 'llama-2'):
+        checkpoint = open_family(family, tmp_path / 'models')
+        data = []
+        for block_bytes in (1 << 25, 1000):
+            monkeypatch.setattr('cwm_ros.model.weights.BLOCK_BYTES', block_bytes)
+            path = build_graph(checkpoint, 'delta', tmp_path / str(block_bytes))
+            data.append(path.with_name('model.onnx.data').read_bytes() + path.read_bytes())
+
+        assert data[0] == data[1]
+
+
+def test_a_conversion_holds_a_few_blocks_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_family(
+        'llama-2', tmp_path, vocab_size=8192, hidden_size=256, intermediate_size=2048
+    )
+    assert (checkpoint.folder / 'model.safetensors').stat().st_size > 30 << 20
+    monkeypatch.setattr('cwm_ros.model.weights.BLOCK_BYTES', 1 << 18)
+    tracemalloc.start()
+    try:
+        build_graph(checkpoint, 'delta', tmp_path / 'graphs')
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 8 << 20
