@@ -80,6 +80,8 @@ class StorageSettings:
     daily_budget_mib
         When so much was written in a day, only turns and final saves still are [MiB]; 0 for no
         limit.
+    scrub_mib_per_s
+        How fast chunks are read to check them [MiB/s].
     quarantine_mib
         Most bytes of damaged files that are kept aside, beside the quota [MiB].
     lock_timeout_s
@@ -93,6 +95,7 @@ class StorageSettings:
     keep_recent: int = 2
     remove_cold_windows: bool = False
     daily_budget_mib: int = 0
+    scrub_mib_per_s: int = 20
     quarantine_mib: int = 16
     lock_timeout_s: float = 2.0
 
@@ -101,6 +104,7 @@ class StorageSettings:
         _check_range('storage.free_floor_mib', self.free_floor_mib, 0, 1 << 30)
         _check_range('storage.keep_recent', self.keep_recent, 0, 1 << 20)
         _check_range('storage.daily_budget_mib', self.daily_budget_mib, 0, 1 << 30)
+        _check_range('storage.scrub_mib_per_s', self.scrub_mib_per_s, 1, 1 << 20)
         _check_range('storage.quarantine_mib', self.quarantine_mib, 0, 1 << 30)
         _check_range('storage.lock_timeout_s', self.lock_timeout_s, 0, 3600)
 

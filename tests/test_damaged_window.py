@@ -62,3 +62,16 @@ def test_the_doctor_of_the_command_line_says_what_it_did(tmp_path: Path) -> None
     told = run_json(tmp_path, 'say', '--window', 'w', 'What is the code for the gate?')
     assert '4821' in str(told['text'])
     assert len(list(tmp_path.glob('profiles/default/quarantine/*'))) == 2
+
+
+def test_an_optimise_finds_a_flipped_bit(tmp_path: Path) -> None:
+    run(tmp_path, 'say', '--window', 'w', 'My gate code is 4821.')
+    done = run_json(tmp_path, 'optimize')
+    assert (done['is_done'], done['chunks_done'], done['problems']) == (True, 1, [])
+    (chunk,) = tmp_path.glob('profiles/default/chunks/*.int8')
+    flip(chunk, -100)
+    assert chunk.name in run(tmp_path, 'optimize').stdout
+    assert run_json(tmp_path, 'verify')['missing_chunks'] == 1
+    told = run_json(tmp_path, 'say', '--window', 'w', 'What is the code for the gate?')
+    assert '4821' in str(told['text'])
+    assert run_json(tmp_path, 'verify')['missing_chunks'] == 0

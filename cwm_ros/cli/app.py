@@ -80,6 +80,7 @@ class LazyGroup(click.Group):
         'unpin': 'windows',
         'verify': 'windows',
         'doctor': 'windows',
+        'optimize': 'windows',
         'storage': 'windows',
     }
 

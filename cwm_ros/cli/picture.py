@@ -17,7 +17,7 @@ BAR_CELLS = 30
 
 
 @contextmanager
-def show_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_bar(label: str, total: int) -> Iterator[Callable[[float], None]]:
     """Show a progress bar on stderr while the body runs, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None

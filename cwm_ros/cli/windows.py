@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cwm_ros.cli.app import EXIT_CODE_BASE
-from cwm_ros.cli.picture import table
+from cwm_ros.cli.picture import show_bar, table
 from cwm_ros.config import LOSSLESS_CODEC
 from cwm_ros.errors import ErrorCode
+from cwm_ros.optimize import optimize
 from cwm_ros.restore import PayloadCheck
 from cwm_ros.store import Store
 
@@ -172,6 +173,21 @@ def doctor_command(options: Options) -> None:
     options.show({**asdict(report), 'ok': not report.lost}, '\n'.join(lines or ['all is well']))
     if report.lost:
         raise SystemExit(EXIT_CODE_BASE + ErrorCode.CORRUPT)
+
+
+@click.command('optimize')
+@click.pass_obj
+def optimize_command(options: Options) -> None:
+    """Collect garbage and check every chunk, at a limited rate; an interrupted one goes on."""
+    rate = options.settings.storage.scrub_mib_per_s * MIB
+    with open_store(options, writable=True) as store, show_bar('checking', 1) as update:
+        for progress in optimize(store, PayloadCheck(), bytes_per_s=rate):
+            update(progress.chunks_done / max(progress.chunks_total, 1))
+    text = (
+        f'{progress.garbage_bytes} bytes of garbage collected, {progress.chunks_done} chunks '
+        f'checked, {len(progress.problems)} damaged and set aside'
+    )
+    options.show(asdict(progress), '\n'.join([text, *progress.problems]))
 
 
 @click.command('storage')

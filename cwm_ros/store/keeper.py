@@ -8,8 +8,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from cwm_ros.config import MIB
-from cwm_ros.errors import NotFoundError, ReadOnlyError
-from cwm_ros.store import files, layout
+from cwm_ros.errors import FormatError, FormatTooNewError, NotFoundError, ReadOnlyError
+from cwm_ros.store import chunkfile, files, layout
 from cwm_ros.store.catalog import scan_window
 from cwm_ros.store.doctor import Doctor, DoctorReport
 from cwm_ros.store.eviction import Eviction, EvictionOrder
@@ -17,7 +17,7 @@ from cwm_ros.store.garbage import delete_window_files, remove_chunks
 from cwm_ros.store.quarantine import set_aside
 from cwm_ros.store.reader import ProfileReader
 from cwm_ros.store.state import save_state
-from cwm_ros.store.verify import PayloadChecker, Verifier
+from cwm_ros.store.verify import check_chunk_file, PayloadChecker, Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 CLOCK_IS_SET_MS = 1_577_836_800_000
 """2020: a clock before that is one that nobody has set."""
+
+SCRUB_SAVE_BYTES = 256 * MIB
+SCRUB_DIGITS = 15
+"""Of a chunk's name; a number of 60 bits."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +53,7 @@ class ProfileKeeper(ProfileReader):
         self._order = EvictionOrder(self._inventory, self._state, settings.keep_recent)
         self._evictions: list[Eviction] = []
         self._written_before = 0
+        self._unsaved_scrub_bytes = 0
 
     def _need_writable(self) -> None:
         if not self._is_writable:
@@ -213,6 +218,57 @@ class ProfileKeeper(ProfileReader):
                 self._state.is_dirty = True
             return doctor.report()
 
+    # --- scrub --------------------------------------------------------------------------------
+
+    def chunks_to_scrub(self) -> list[str]:
+        """Return the chunks that this round of scrubbing has not read yet, in its order."""
+        with self._mutex:
+            self._need_writable()
+            names = sorted(filter(chunkfile.is_chunk_name, self._inventory.sizes))
+            position = self._state.scrub_position
+            return [name for name in names if _scrub_number(name) >= position]
+
+    def scrub_chunk(self, name: str, check_payload: PayloadChecker) -> tuple[int, str]:
+        """
+        Read one chunk and check it; set it aside if it is damaged.
+
+        Returns
+        -------
+        int, str
+            Bytes read, and what is wrong; empty when nothing is.
+
+        """
+        path = self._chunks / name
+        size, problem = self._inventory.sizes.get(name, 0), ''
+        try:
+            check_chunk_file(path, check_payload)
+            files.advise(path, will_need=False)
+        except FileNotFoundError:
+            return 0, ''  # evicted meanwhile
+        except FormatTooNewError:
+            pass
+        except FormatError as exc:
+            problem = str(exc)
+        with self._mutex:
+            if problem:
+                self._discard(name)
+            self._state.scrub_position = _scrub_number(name) + 1
+            self._unsaved_scrub_bytes += size
+            if self._unsaved_scrub_bytes > SCRUB_SAVE_BYTES:
+                self.keep_scrub_position()
+        return size, problem
+
+    def keep_scrub_position(self) -> None:
+        """Let the next scrub go on here, also after a power cut."""
+        with self._mutex:
+            self._unsaved_scrub_bytes = 0
+            self._save_state()
+
+    def end_scrub(self) -> None:
+        """Let the next scrub begin a new round."""
+        self._state.scrub_position = 0
+        self.keep_scrub_position()
+
     # --- use ----------------------------------------------------------------------------------
 
     def hold(self, name: str) -> None:
@@ -257,3 +313,7 @@ class ProfileKeeper(ProfileReader):
         self._remove_if_unreferenced(record.chunks)
         self._state.forget(window_id)
         self._order.forget(window_id)
+
+
+def _scrub_number(name: str) -> int:
+    return int(name[:SCRUB_DIGITS], 16)

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS written (day INTEGER PRIMARY KEY, bytes INTEGER NOT N
 CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 _EVICTIONS = 'evictions'
+_SCRUB_POSITION = 'scrub_position'
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class State:
         By day since 1970 (UTC): bytes that the store wrote.
     evictions
         Chunks removed to make room, in all.
+    scrub_position
+        Where scrubbing goes on, as the number that chunk names begin with.
     problem
         Why what was stored is not known; empty when it is.
     changed
@@ -64,6 +67,7 @@ class State:
     pins: set[str] = field(default_factory=set)
     written: dict[int, int] = field(default_factory=dict)
     evictions: int = 0
+    scrub_position: int = 0
     problem: str = ''
     changed: set[str | int] = field(default_factory=set)
     is_dirty: bool = False
@@ -143,6 +147,7 @@ def load_state(path: Path, *, writable: bool) -> State:
         pins={str(row[0]) for row in rows if row[2]},
         written={int(day): int(count) for day, count in written},
         evictions=counts.get(_EVICTIONS, 0),
+        scrub_position=counts.get(_SCRUB_POSITION, 0),
     )
 
 
@@ -189,7 +194,10 @@ def _write_state(path: Path, state: State) -> None:
             db.executemany(
                 'REPLACE INTO written VALUES (?, ?)', [(day, state.written[day]) for day in days]
             )
-            db.execute('REPLACE INTO counts VALUES (?, ?)', (_EVICTIONS, state.evictions))
+            db.executemany(
+                'REPLACE INTO counts VALUES (?, ?)',
+                [(_EVICTIONS, state.evictions), (_SCRUB_POSITION, state.scrub_position)],
+            )
 
 
 def _set_aside(path: Path) -> None:

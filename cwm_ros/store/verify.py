@@ -244,3 +244,20 @@ def read_entry(path: Path, chunk_id: ChunkId, codec: str) -> ChunkEntry:
         payload_bytes=head.payload_bytes,
         file_bytes=size,
     )
+
+
+def check_chunk_file(path: Path, check_payload: PayloadChecker) -> int:
+    """Check a chunk file by what it says itself; return its size, or raise a FormatError."""
+    limit = layout.MAX_PAYLOAD_BYTES + chunkfile.prefix_bytes(layout.MAX_CHUNK_TOKENS)
+    data = files.read_file(path, limit_bytes=limit)
+    head = chunkfile.unpack_prefix(path, data)
+    header = head.header
+    if header.file_name != path.name:
+        raise FormatError(path, f'chunk id is {header.id.hex()}, codec {header.codec}')
+    payload = memoryview(data)[chunkfile.prefix_bytes(header.stop - header.start) :]
+    if len(payload) != head.payload_bytes:
+        raise FormatError(path, f'payload has {len(payload)} bytes, not {head.payload_bytes}')
+    if layout.checksum(payload) != head.payload_checksum:
+        raise FormatError(path, 'payload checksum does not match')
+    check_payload(header, payload, path)
+    return len(data)

@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Keep a store healthy in idle time: collect garbage, then read every chunk and check it.
+
+It may be cut off at any instant and goes on there the next time. Chunks are never encoded anew;
+see docs/decisions/no-recompression.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from threading import Event
+
+    from cwm_ros.store import PayloadChecker, Store
+
+PAUSE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizeProgress:
+    """
+    How far an optimise is.
+
+    Parameters
+    ----------
+    garbage_bytes
+        Room won from chunks that no window needed.
+    chunks_done, chunks_total
+        Chunks checked, of those that this round has left.
+    bytes_read
+        Of the chunks checked.
+    problems
+        What was wrong with chunks; their files are set aside, to be computed from tokens.
+    is_done
+        Whether every chunk has been checked; the next optimise begins a new round.
+
+    """
+
+    garbage_bytes: int
+    chunks_done: int
+    chunks_total: int
+    bytes_read: int
+    problems: tuple[str, ...] = ()
+    is_done: bool = False
+
+
+def optimize(
+    store: Store,
+    check_payload: PayloadChecker,
+    *,
+    bytes_per_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    cancel: Event | None = None,
+    is_busy: Callable[[], bool] = lambda: False,
+) -> Iterator[OptimizeProgress]:
+    """
+    Collect garbage, then scrub; the caller may stop asking at any time.
+
+    Parameters
+    ----------
+    store
+        Open for writing.
+    check_payload
+        Checks a payload's inside; raises a `CwmError` that names the path.
+    bytes_per_s
+        Most bytes that are read in a second.
+    clock, sleep
+        Steady clock [s], and how to wait.
+    cancel
+        Ends it before the next chunk.
+    is_busy
+        Whether something that matters more, such as a thaw, needs the drive: then it waits.
+
+    """
+    garbage = store.collect_garbage()
+    names = store.chunks_to_scrub()
+    progress = OptimizeProgress(
+        garbage_bytes=garbage, chunks_done=0, chunks_total=len(names), bytes_read=0
+    )
+    began = clock()
+    for name in names:
+        while is_busy() or clock() < began + progress.bytes_read / bytes_per_s:
+            if cancel is not None and cancel.is_set():
+                break
+            sleep(PAUSE_S)
+        if cancel is not None and cancel.is_set():
+            store.keep_scrub_position()
+            yield progress
+            return
+        num_bytes, problem = store.scrub_chunk(name, check_payload)
+        progress = replace(
+            progress,
+            chunks_done=progress.chunks_done + 1,
+            bytes_read=progress.bytes_read + num_bytes,
+            problems=(*progress.problems, problem) if problem else progress.problems,
+        )
+        yield progress
+    store.end_scrub()
+    yield replace(progress, is_done=True)
