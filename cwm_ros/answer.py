@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwm_ros.engine import sample, Sampling
-from cwm_ros.errors import InterruptedOperation
+from cwm_ros.errors import ConfigError, InterruptedOperation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,14 @@ class Request:
     max_tokens: int = 0
     temperature: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ConfigError('the prompt is empty', hint='say something')
+        if self.max_tokens < 0 or self.seed < 0:
+            raise ConfigError(
+                f'max_tokens is {self.max_tokens}, seed {self.seed}: one is negative'
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

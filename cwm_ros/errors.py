@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 SHOWN_LETTERS = 40
+FORMAT_HINT = 'the file is kept as it is: run cwm doctor, or restore it from a backup'
 
 
 class ErrorCode(IntEnum):
@@ -137,6 +138,8 @@ class FormatError(CwmError):
         The file.
     problem
         What is wrong with it, beginning with the field.
+    hint
+        As for `CwmError`; a general one when empty.
 
     """
 
@@ -145,7 +148,7 @@ class FormatError(CwmError):
     def __init__(self, path: Path, problem: str, *, hint: str = '') -> None:
         self.path = path
         self.problem = problem
-        super().__init__(f'{path}: {problem}', hint=hint)
+        super().__init__(f'{path}: {problem}', hint=hint or FORMAT_HINT)
 
 
 class FormatTooNewError(FormatError):

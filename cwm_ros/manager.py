@@ -14,10 +14,10 @@ from dataclasses import replace
 import time
 from typing import TYPE_CHECKING
 
-from cwm_ros.answer import Answer, Delta, Request, Speaker, wait_for
+from cwm_ros.answer import Answer, Delta, Request, Speaker, wait_for, When
 from cwm_ros.codec import KernelLoader
 from cwm_ros.engine import open_engine
-from cwm_ros.errors import CwmError, EngineError, ExistsError, ModelError
+from cwm_ros.errors import BusyError, CwmError, EngineError, ExistsError, ModelError
 from cwm_ros.freeze import Freeze, FreezeProgress, NOTHING_FROZEN
 from cwm_ros.kv import Role, Turn
 from cwm_ros.model import build_graph, Checkpoint, find_model, IncrementalDecoder
@@ -82,6 +82,7 @@ class Manager:
         self._entries: tuple[ChunkEntry, ...] = ()
         self._tags: tuple[str, ...] = ()
         self._problems: tuple[str, ...] = ()
+        self._is_answering = False
         self._clock = clock
         self._wall_ms = wall_ms
         with ExitStack() as opening:
@@ -150,6 +151,7 @@ class Manager:
             There is one of this name.
 
         """
+        self._check_idle()
         if self.store.has_window(name):
             raise ExistsError(f'window {name!r} exists', hint='open it, or delete it first')
         text = system_prompt or self.settings.assistant.read_system_prompt()
@@ -175,6 +177,7 @@ class Manager:
             It is longer than this engine's context.
 
         """
+        self._check_idle()
         began = self._clock()
         window, problem = self.store.window_or_turns(name)
         header_s = self._clock() - began
@@ -268,6 +271,7 @@ class Manager:
             They cannot be made durable; the conversation is as before.
 
         """
+        self._check_idle()
         num_turns, num_tokens = len(self.session.turns), self.session.num_tokens
         try:
             for turn in turns:
@@ -295,7 +299,13 @@ class Manager:
         int
             Number of tokens that are not sound yet.
 
+        Raises
+        ------
+        InterruptedOperation
+            ``cancel`` was set; what was computed until then stays.
+
         """
+        self._check_idle()
         while self.thaw is not None and self.thaw.advance(wait=True, cancel=cancel):
             yield len(self.session.unsound())
         for _ in self.session.repair(cancel):
@@ -312,6 +322,8 @@ class Manager:
 
         Raises
         ------
+        BusyError
+            Another answer is being given.
         ContextFullError
             The prompt does not fit; nothing has changed.
         StorageError
@@ -319,18 +331,34 @@ class Manager:
             is committed with the next turn.
 
         """
+        self._check_idle()
         request = replace(
             request, max_tokens=request.max_tokens or self.settings.assistant.max_tokens
         )
         began, start = self._clock(), self.session.num_tokens
-        self._add_prompt(Turn(role=Role.USER, text=request.text, time_ms=self._wall_ms()))
+        self._is_answering = True
+        try:
+            self._add_prompt(Turn(role=Role.USER, text=request.text, time_ms=self._wall_ms()))
+            yield from self._wait(request.when, start, cancel)
+            self.session.begin_answer(request.max_tokens)
+            yield from self._answer(request, self.session.num_tokens - start, began, cancel)
+        finally:
+            self._is_answering = False
+
+    def _check_idle(self) -> None:
+        """Refuse to touch the conversation while an answer is being given."""
+        if self._is_answering:
+            raise BusyError(
+                'an answer is being given', hint='take all of it, or close it, before you go on'
+            )
+
+    def _wait(self, when: When, start: int, cancel: Event | None) -> Iterator[ThawProgress]:
+        """Advance the thaw until the prompt that begins at ``start`` may be answered."""
         if self.thaw is not None:
             self.thaw.prioritize(self.session.tokens[start:], self.settings.thaw.relevant_chunks)
-            yield from wait_for(self.thaw, request.when, cancel)
+            yield from wait_for(self.thaw, when, cancel)
             # Chunks in flight write into the cache, which the answer may make grow.
             self.thaw.settle()
-        self.session.begin_answer(request.max_tokens)
-        yield from self._answer(request, self.session.num_tokens - start, began, cancel)
 
     def _add_prompt(self, turn: Turn) -> None:
         session = self.session
@@ -365,7 +393,8 @@ class Manager:
                     yield self.thaw.progress()
         finally:
             said = session.end_answer(speaker.text.strip(), self._wall_ms())
-            self._commit(or_keep=len(session.turns))
+            if self._session is session:  # else the window was left in the middle of it
+                self._commit(or_keep=len(session.turns))
         yield Answer(
             text=said.text,
             finish_reason=speaker.finish_reason,
@@ -394,6 +423,7 @@ class Manager:
             There is no room for a chunk; the window is as it was committed before.
 
         """
+        self._check_idle()
         if self.thaw is not None:
             self.thaw.settle()
             for entry in self.thaw.damaged:

@@ -166,7 +166,7 @@ class ChunkReader:
         source = self._store.chunk_path(entry.id, entry.codec)
         payload = self._store.read_chunk(manifest, entry, self._buffers.payload)
         if payload is None:
-            raise NotFoundError(f'{source}: was evicted')
+            raise NotFoundError(f'{source}: is not there; its tokens are computed again')
         with self._decoding:
             decode_chunk(
                 payload,

@@ -257,7 +257,9 @@ def main(options: Sequence[str] | None = None) -> None:
     speeds = [
         row for name, kv in caches.items() for row in measure_speed(name, kv, loader, (1, 2))
     ]
-    kv = np.load(arguments.kv) if arguments.kv else caches['reference-6x2x64'][:, :, :, :2048]
+    kv = caches['reference-6x2x64'][:, :, :, :2048]
+    if arguments.kv:
+        kv = np.load(arguments.kv, allow_pickle=False)
     quality = measure_quality(kv)
     if arguments.json:
         report = {

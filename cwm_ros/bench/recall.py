@@ -90,11 +90,11 @@ class RecallReport:
     task: RecallTask
     counts: Counter[tuple[Kind, Outcome]]
 
-    def fraction(self, outcomes: set[Outcome], kinds: set[Kind]) -> float:
-        """Return the share of some outcomes among questions of some kinds; 0 if there are none."""
+    def fraction(self, outcomes: set[Outcome], kinds: set[Kind]) -> float | None:
+        """Return the share of some outcomes among questions of some kinds; None without any."""
         total = self.number(kinds)
         hits = sum(self.counts[kind, outcome] for kind in kinds for outcome in outcomes)
-        return hits / total if total else 0.0
+        return hits / total if total else None
 
     def number(self, kinds: set[Kind]) -> int:
         """Return how many questions of some kinds there were."""
@@ -133,7 +133,7 @@ class RecallReport:
             )
             lines.append(f'{kind.value:<16}{self.number({kind}):>7}{row}')
         answerable = set(Kind) - {Kind.UNANSWERABLE, Kind.PARAPHRASE}
-        exact = self.fraction({Outcome.EXACT}, answerable)
+        exact = self.fraction({Outcome.EXACT}, answerable) or 0.0
         return '\n'.join([*lines, f'exact recall, paraphrases apart: {exact:.1%}'])
 
 

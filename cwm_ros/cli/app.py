@@ -20,12 +20,11 @@ import click
 
 from cwm_ros import __version__
 from cwm_ros.config import load_settings, Settings
-from cwm_ros.errors import CwmError
+from cwm_ros.errors import CwmError, ErrorCode, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EXIT_INTERRUPTED = 130
 EXIT_CODE_BASE = 10
 
 
@@ -126,23 +125,27 @@ def cli(
     ctx.obj = Options(settings=settings, profile=profile, is_json=is_json)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+def run(arguments: list[str]) -> None:
+    """Run the command line and exit; `cwm_ros.cli.main` handles Ctrl-C."""
+    if '--json' in arguments:  # a global option, which people also write after the verb
+        arguments = ['--json', *(argument for argument in arguments if argument != '--json')]
     try:
         cli.main(arguments, prog_name='cwm', standalone_mode=False)
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo('interrupted; what was committed is safe', err=True)
-        sys.exit(EXIT_INTERRUPTED)
+    except click.Abort as exc:
+        raise KeyboardInterrupt from exc
     except CwmError as exc:
-        _show_error(exc, is_json='--json' in arguments)
+        show_error(exc, is_json='--json' in arguments)
         sys.exit(EXIT_CODE_BASE + exc.code)
+    except OSError as exc:
+        show_error(StorageError(str(exc), hint='check the path'), is_json='--json' in arguments)
+        sys.exit(EXIT_CODE_BASE + ErrorCode.IO)
 
 
-def _show_error(error: CwmError, *, is_json: bool) -> None:
+def show_error(error: CwmError, *, is_json: bool) -> None:
+    """Print an error with its remedy: on stderr for a person, as JSON for a program."""
     if is_json:
         described = {
             'code': int(error.code),

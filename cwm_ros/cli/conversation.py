@@ -49,15 +49,20 @@ def read_conversation(path: Path) -> list[Turn]:
 def _parse(path: Path, number: int, line: str) -> Turn:
     try:
         record = json.loads(line)
-        return Turn(role=Role(record['role']), text=_text(record['text']))
-    except (ValueError, KeyError, TypeError) as exc:
-        raise ConfigError(
-            f'{path}: line {number} is not a turn: {exc!r}',
-            hint='write {"role": "user", "text": "..."}, role user, assistant or system',
-        ) from exc
+    except (ValueError, RecursionError) as exc:
+        raise _not_a_turn(path, number, 'it is not JSON') from exc
+    if not isinstance(record, dict):
+        raise _not_a_turn(path, number, 'it is not an object')
+    role, text = record.get('role'), record.get('text')
+    if role not in {role.value for role in Role}:
+        raise _not_a_turn(path, number, f'role is {role!r}')
+    if not isinstance(text, str):
+        raise _not_a_turn(path, number, f'text is {text!r}')
+    return Turn(role=Role(role), text=text)
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f'text is {value!r}')
-    return value
+def _not_a_turn(path: Path, number: int, problem: str) -> ConfigError:
+    return ConfigError(
+        f'{path}: line {number} is not a turn: {problem}',
+        hint='write {"role": "user", "text": "..."}, role user, assistant or system',
+    )

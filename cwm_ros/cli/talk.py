@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
@@ -13,14 +14,13 @@ import click
 
 from cwm_ros.answer import Answer, Delta, Request, When
 from cwm_ros.bench.timing import say_timed
+from cwm_ros.cli.app import EXIT_CODE_BASE, show_error
 from cwm_ros.cli.conversation import read_conversation
 from cwm_ros.cli.picture import show_bar, thaw_line
 from cwm_ros.errors import CwmError
 from cwm_ros.manager import Manager
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cwm_ros.cli.app import Options
     from cwm_ros.store import Eviction
 
@@ -69,23 +69,55 @@ def say_command(
         open_or_create(manager, window)
         manager.add_tags(tags)
         told = say_timed(manager, request)
-        evicted: tuple[Eviction, ...] = ()
-        if not no_freeze:
-            *_, progress = manager.freeze()
-            evicted = progress.evicted
-    _note_evictions(options, evicted)
-    options.show(
-        {**told.as_json(), 'evicted': [asdict(eviction) for eviction in evicted]}, told.text
-    )
+        frozen = FreezeOutcome() if no_freeze else try_freeze(manager)
+    for warning in told.warnings:
+        options.note(warning)
+    if told.provisional:
+        options.note(f'answered from {told.fidelity}')
+    frozen.note(options)
+    options.show({**told.as_json(), **frozen.as_json()}, told.text)
+    frozen.check()
 
 
-def _note_evictions(options: Options, evicted: Sequence[Eviction]) -> None:
-    for eviction in evicted:
-        gone = 'the window itself, ' if eviction.is_removed else ''
-        options.note(
-            f'to make room, {eviction.window} lost {gone}{eviction.chunks} chunks, '
-            f'{eviction.bytes} bytes'
-        )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeOutcome:
+    """What became of a freeze; what was said is shown also when it failed."""
+
+    bytes_written: int = 0
+    evicted: tuple[Eviction, ...] = ()
+    error: CwmError | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return the fields for ``--json``."""
+        return {
+            'bytes_written': self.bytes_written,
+            'evicted': [asdict(eviction) for eviction in self.evicted],
+            'freeze_error': str(self.error) if self.error else '',
+        }
+
+    def note(self, options: Options) -> None:
+        """Tell a person what was evicted to make room."""
+        for eviction in self.evicted:
+            gone = 'the window itself, ' if eviction.is_removed else ''
+            options.note(
+                f'to make room, {eviction.window} lost {gone}{eviction.chunks} chunks, '
+                f'{eviction.bytes} bytes'
+            )
+
+    def check(self) -> None:
+        """End with the error's status if the freeze failed; the turns are safe."""
+        if self.error is not None:
+            show_error(self.error, is_json=False)
+            raise SystemExit(EXIT_CODE_BASE + self.error.code)
+
+
+def try_freeze(manager: Manager) -> FreezeOutcome:
+    """Freeze; a failure is returned, so that what came before it can be shown."""
+    try:
+        *_, progress = manager.freeze()
+    except CwmError as exc:
+        return FreezeOutcome(error=exc)
+    return FreezeOutcome(bytes_written=progress.bytes_written, evicted=progress.evicted)
 
 
 @click.command('ingest')
@@ -109,18 +141,13 @@ def ingest_command(options: Options, *, file: Path, window: str, tags: tuple[str
         with show_bar('computing', total) as update:
             for left in manager.catch_up():
                 update(total - left)
-        *_, progress = manager.freeze()
-    _note_evictions(options, progress.evicted)
+        frozen = try_freeze(manager)
+    frozen.note(options)
     options.show(
-        {
-            'window': window,
-            'turns': len(turns),
-            'tokens': total,
-            'bytes_written': progress.bytes_written,
-            'evicted': [asdict(eviction) for eviction in progress.evicted],
-        },
-        f'{window}: {len(turns)} turns, {total} tokens, {progress.bytes_written} bytes written',
+        {'window': window, 'turns': len(turns), 'tokens': total, **frozen.as_json()},
+        f'{window}: {len(turns)} turns, {total} tokens, {frozen.bytes_written} bytes written',
     )
+    frozen.check()
 
 
 @click.command('chat')
@@ -140,10 +167,15 @@ def chat_command(options: Options, *, window: str) -> None:
 
 
 def _read_line() -> str:
-    if sys.stdin.isatty():
-        click.echo('> ', nl=False)
-    line = sys.stdin.readline()
-    return line.strip() if line else '/quit'
+    if not sys.stdin.isatty():
+        line = sys.stdin.readline()
+        return line.strip() if line else '/quit'
+    with suppress(ImportError):
+        import readline  # noqa: F401 - gives the prompt line editing and a history
+    try:
+        return input('> ').strip()
+    except EOFError:
+        return '/quit'
 
 
 def _obey(manager: Manager, line: str) -> None:

@@ -152,7 +152,8 @@ def verify_command(options: Options, *, window: str | None) -> None:
     values = {**asdict(report), 'ok': report.ok}
     text = (
         f'{"ok" if report.ok else "DAMAGED"}: {report.windows} windows, {report.turns} turns, '
-        f'{report.chunks} chunks, {report.bytes} bytes, {report.missing_chunks} chunks evicted'
+        f'{report.chunks} chunks, {report.bytes} bytes, '
+        f'{report.missing_chunks} chunks missing (computed again when used)'
     )
     options.show(values, '\n'.join([text, *report.problems]))
     if not report.ok:

@@ -5,10 +5,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+import os
 import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+# Read when the library is loaded, from then on it keeps and sends events. A vehicle does not.
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 

@@ -142,7 +142,7 @@ def scan_window(folder: Path, window_id: str) -> WindowRecord:
         )
         log = read_log(folder, window_id)
     except CwmError as exc:
-        problems.append(str(exc))
+        problems.append(exc.message)
         record = replace(record, is_log_whole=False)
     if log:
         record = replace(
@@ -157,10 +157,10 @@ def scan_window(folder: Path, window_id: str) -> WindowRecord:
             if not problems:
                 check_pair(folder, window_id, manifest, log)
     except FormatTooNewError as exc:
-        problems.append(str(exc))
+        problems.append(exc.message)
         record = replace(record, is_log_whole=False)
     except CwmError as exc:
-        problems.append(str(exc))
+        problems.append(exc.message)
     for problem in problems:
         _log.warning('window=%s problem=%s', window_id, problem)
     return replace(record, problem='; '.join(problems))

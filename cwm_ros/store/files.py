@@ -125,9 +125,12 @@ def make_folder(folder: Path) -> None:
     # made, and so checked, by itself.
     if not folder.parent.is_dir():
         make_folder(folder.parent)
-    with translated(folder), suppress(FileExistsError):
-        os.mkdir(folder, mode=0o700)  # noqa: PTH102
-        sync_folder(folder.parent)
+    try:
+        with translated(folder), suppress(FileExistsError):
+            os.mkdir(folder, mode=0o700)  # noqa: PTH102
+            sync_folder(folder.parent)
+    except FileNotFoundError as exc:  # a file system that takes no folders, such as /proc
+        raise StorageError(f'{folder}: cannot be made', hint='choose another folder') from exc
 
 
 def write_file(path: Path, buffers: Sequence[Buffer], *, sync_parent: bool = True) -> int:
@@ -268,6 +271,14 @@ def check_folder(folder: Path) -> bool:
     if not stat.S_ISDIR(info.st_mode):
         raise FormatError(folder, 'is not a folder (symbolic links are not followed)')
     return True
+
+
+def is_other_than_folder(path: Path) -> bool:
+    """Say whether a path leads to something that is no folder; links are followed."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116
+    except OSError:
+        return False
 
 
 def stamp(path: Path) -> tuple[int, int, int]:

@@ -88,6 +88,8 @@ class ProfileReader:
     def __init__(self, settings: StorageSettings, profile: str, clock: Callable[[], int]) -> None:
         # A linked root is the owner's choice; below it no link is followed.
         root = settings.root.resolve()
+        if files.is_other_than_folder(root) or files.is_other_than_folder(root.parent):
+            raise ConfigError(f'{root}: is not a folder', hint='name a folder with --store')
         self._folder = root / 'profiles' / layout.check_name('profile', profile)
         self._windows = self._folder / 'windows'
         self._chunks = self._folder / 'chunks'

@@ -119,7 +119,7 @@ class Verifier:
                 check_pair(self._windows, window_id, manifest, log)
                 self._check_table(window_id, manifest)
         except CwmError as exc:
-            self._problems.append(str(exc))
+            self._problems.append(exc.message)
 
     def _check_table(self, window_id: str, manifest: Manifest) -> None:
         size = manifest.chunk_tokens
@@ -156,7 +156,7 @@ class Verifier:
                 raise FormatError(path, 'payload checksum does not match')
             self._check_payload(head.header, payload, path)
         except CwmError as exc:
-            self._problems.append(str(exc))
+            self._problems.append(exc.message)
             if isinstance(exc, FormatError) and not isinstance(exc, FormatTooNewError):
                 self.damaged.append(entry.file_name)
 

@@ -38,7 +38,7 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(store: Path, *arguments: str, status: int = 0, config: Path | None = None) -> Done:
+def run(store: Path, *arguments: str, status: int | None = 0, config: Path | None = None) -> Done:
     """Run a command in this process, which spares half a second of imports each time."""
     options = ['--store', str(store), *(['--config', str(config)] if config else [])]
     stdout, stderr = io.StringIO(), io.StringIO()
@@ -48,7 +48,11 @@ def run(store: Path, *arguments: str, status: int = 0, config: Path | None = Non
             main([*options, *arguments])
         except SystemExit as exc:
             found = int(str(exc.code))
-    assert found == status, (found, stdout.getvalue(), stderr.getvalue())
+    assert found == status or (status is None and found), (
+        found,
+        stdout.getvalue(),
+        stderr.getvalue(),
+    )
     return Done(stdout.getvalue(), stderr.getvalue())
 
 
@@ -165,6 +169,52 @@ def test_a_dialogue_that_cannot_be_read_is_refused_by_name(tmp_path: Path, conte
     done = run(tmp_path / 'store', 'ingest', '--window', 'w', str(path), status=30)
 
     assert str(path) in done.stderr
+
+
+def test_an_answer_is_shown_also_when_there_is_no_room_to_freeze(tmp_path: Path) -> None:
+    config = tmp_path / 'cwm.yaml'
+    config.write_text('/**:\n  ros__parameters:\n    storage: {free_floor_mib: 1000000000}\n')
+
+    done = run(tmp_path / 's', 'say', '--window', 'w', 'Hello', status=16, config=config)
+
+    assert done.stdout.strip()
+    assert 'remedy' in done.stderr
+    assert run_json(tmp_path / 's', 'show', 'w')['turns'] == 3
+
+
+def test_a_partial_answer_says_so(tmp_path: Path) -> None:
+    path = tmp_path / 'd.txt'
+    path.write_text('\n\n'.join(f'We pass house {n} of the long street.' for n in range(150)))
+    run(tmp_path / 's', 'ingest', '--window', 'w', str(path))
+
+    done = run(tmp_path / 's', 'say', '--window', 'w', 'Hello')
+
+    assert 'PARTIAL(' in done.stderr
+
+
+def test_an_empty_prompt_is_refused_and_changes_nothing(store: Path) -> None:
+    turns = run_json(store, 'show', 'drive')['turns']
+    assert 'empty' in run(store, 'say', '--window', 'drive', ' ', status=30).stderr
+    assert run_json(store, 'show', 'drive')['turns'] == turns
+
+
+def test_json_may_be_asked_for_behind_the_verb(store: Path) -> None:
+    assert json.loads(run(store, 'list', '--json').stdout)['windows']
+
+
+@pytest.mark.parametrize('folder', ['/proc/nope', '/dev/null', '/dev/null/x'])
+def test_a_store_where_none_can_be_is_refused_with_a_remedy(folder: str) -> None:
+    done = run(Path(folder), 'say', '--window', 'w', 'Hello', status=None)
+    assert 'remedy' in done.stderr
+
+
+def test_nothing_is_recorded_about_the_user(tmp_path: Path) -> None:
+    command = [*CWM, '--store', str(tmp_path / 's'), 'say', '--window', 'w', 'Hello']
+    environment = {**os.environ, 'HOME': str(tmp_path / 'home')}
+    environment.pop('XDG_CACHE_HOME', None)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+
+    assert sorted(p.name for p in (tmp_path / 'home' / '.cache').iterdir()) == ['cwm']
 
 
 def test_wrong_usage_exits_with_2(store: Path) -> None:

@@ -23,7 +23,7 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns('.venv', '.git', 'build', 'install', 'log', '*.egg-info')
     shutil.copytree(ROOT, workspace / 'src' / 'cwm_ros', ignore=ignore)
     done = subprocess.run(
-        ['colcon', 'build', '--packages-select', 'cwm_ros'],
+        [str(shutil.which('colcon')), 'build', '--packages-select', 'cwm_ros'],
         cwd=workspace,
         capture_output=True,
         text=True,
@@ -45,7 +45,11 @@ def test_share_holds_the_reference_model_and_the_settings(install: Path) -> None
 def test_ros_finds_the_package_and_its_command(install: Path) -> None:
     setup = install.parent / 'setup.bash'
     done = subprocess.run(
-        ['bash', '-c', f'. {setup} && ros2 pkg prefix cwm_ros && ros2 pkg executables cwm_ros'],
+        [
+            '/bin/bash',
+            '-c',
+            f'. {setup} && ros2 pkg prefix cwm_ros && ros2 pkg executables cwm_ros',
+        ],
         capture_output=True,
         text=True,
         timeout=60,
