@@ -11,8 +11,7 @@ tokens of an answer if it likes. What cannot be loaded is computed from its toke
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_futures
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 import logging
 from typing import TYPE_CHECKING
@@ -229,7 +228,7 @@ class Thaw:
             step = self._queue.popleft()
             self._compute(step.start, step.stop, cancel)
             return True
-        if self._in_flight and (wait or any(load.done() for _, load in self._in_flight.values())):
+        if self._in_flight and (wait or next(iter(self._in_flight.values()))[1].done()):
             self._take_one()
             self._submit()
             return True
@@ -266,17 +265,16 @@ class Thaw:
 
     def _take_one(self) -> None:
         """
-        Wait for a chunk and make it resident.
+        Wait for the chunk that was asked for first, and make it resident.
 
-        An interrupt may come at any line here and in `_submit`. A chunk that is lost so is
-        neither waiting nor in flight, hence computed at the end.
+        In the plan's order, whichever comes first: threads wait for each other in no order, and
+        chunks behind must not pass those that an answer waits for. An interrupt may come at any
+        line here and in `_submit`. A chunk that is lost so is neither waiting nor in flight,
+        hence computed at the end.
         """
-        wait_for_futures(
-            [load for _, load in self._in_flight.values()], return_when=FIRST_COMPLETED
-        )
-        start = next(start for start, (_, load) in self._in_flight.items() if load.done())
-        step, load = self._in_flight.pop(start)
+        start, (step, load) = next(iter(self._in_flight.items()))
         error = load.result()
+        del self._in_flight[start]
         if error is not None:
             self._give_up(step, error)
             return
