@@ -104,6 +104,7 @@ def make_dialogue(
     count_tokens: CountTokens = estimate_tokens,
     *,
     num_reentries: int | None = None,
+    bare_share: float = 0.0,
 ) -> Dialogue:
     """
     Make a dialogue that fills a token budget, with questions about it.
@@ -118,12 +119,14 @@ def make_dialogue(
         Number of tokens of one rendered turn.
     num_reentries
         How often the dialogue is interrupted; drawn from the seed when None.
+    bare_share
+        How often a fact is acknowledged in a word, or not at all, instead of being repeated.
 
     """
     if not 0 <= seed < TRAINING_SEEDS:
         raise ValueError(f'seed {seed} is not in [0, {TRAINING_SEEDS})')
     rng = Random(seed)
-    talk = Talk(rng=rng)
+    talk = Talk(rng=rng, bare_share=bare_share)
     talk.open(phrases_state.SYSTEM_PROMPT, phrases_state.CORE_SLOTS)
     breaks = _breaks(rng, num_tokens, num_reentries)
     steps = _steps(talk)
@@ -299,6 +302,7 @@ def training_talk(seed: int) -> Iterator[Talk]:
     talk = Talk(rng=rng)
     prompt = rng.choice(phrases_state.SYSTEM_PROMPTS)
     talk.open(prompt, rng.choice((0, 3, 5, 5, 5, 6)))
+    talk.bare_share = rng.choice((0.0, 0.0, 0.3, 1.0))
     steps, weights = _training_steps(talk)
     pause = rng.choice((0.0, 0.004, 0.01))
     while True:

@@ -95,6 +95,8 @@ class Talk:
     facts: dict[str, Fact] = field(default_factory=dict)
     state: dict[str, Quantity] = field(default_factory=dict)
     last_reentry: int = 0
+    bare_share: float = 0.0
+    """How often a fact is acknowledged in a word, or not at all, instead of being repeated."""
     _open: list[Fact] = field(default_factory=list)
 
     def say(self, role: Role, *parts: Part) -> int:
@@ -191,6 +193,11 @@ class Talk:
         self._acknowledge(first, second)
 
     def _acknowledge(self, *facts: Fact) -> None:
+        if self.bare_share and self.rng.random() < self.bare_share:
+            # Dialogues that others wrote do so; it is to be read, not learnt to be said.
+            if reply := self.rng.choice(phrases_state.BARE_REPLIES):
+                self.say_text(Role.ASSISTANT, reply, 0.0)
+            return
         parts = [Part(phrases_state.NOTED, ECHO_WEIGHT)]
         for fact in facts:
             if not fact.is_paraphrased:

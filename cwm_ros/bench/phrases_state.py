@@ -28,6 +28,7 @@ SYSTEM_PROMPTS = (
     'You help the driver. You do not invent anything.',
     'You are the assistant of a camper van on a long journey.',
 )
+BARE_REPLIES = ('Noted.', 'Okay.', 'Got it.', 'Thank you.', 'I will remember that.', '')
 UNKNOWN = 'I do not know that yet.'
 
 

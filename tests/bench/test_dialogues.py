@@ -159,9 +159,18 @@ def test_evaluation_and_training_seeds_are_disjoint() -> None:
 def test_training_parts_make_up_the_turn() -> None:
     talk = list(islice(training_talk(1), 60))[-1]
     weights = {part.weight for line in talk.lines for part in line.parts}
-    assert weights == {1.0, 5.0, 10.0, 20.0}
+    assert weights - {0.0} == {1.0, 5.0, 10.0, 20.0}
     assert all(line.turn.text == line.turn.text.strip() for line in talk.lines)
     assert list(islice(training_talk(1), 60))[-1].lines == talk.lines
+
+
+def test_bare_replies_never_repeat_what_was_told() -> None:
+    dialogue = make_dialogue(3, 2048, count_tokens, bare_share=1.0)
+    facts = [q for q in dialogue.questions if q.kind in (Kind.FACT, Kind.CORRECTED)]
+    told = {turn.text for turn in dialogue.turns if turn.role is Role.ASSISTANT}
+    assert facts
+    assert all(f'Noted. {question.answer}' not in told for question in facts)
+    assert {turn.text for turn in make_dialogue(3, 2048, count_tokens).turns} - told
 
 
 def test_the_demo_tells_the_code_early_and_asks_at_the_end() -> None:
