@@ -13,6 +13,7 @@ append-only. Every error says what is wrong, where, and (in `hint`) what to do a
     ├── FormatError             a file must not be used
     │   └── FormatTooNewError   written by a later version: never deleted
     ├── IdentityError           whole, but made by another model
+    ├── KeyMissingError         the windows are there, their key is not
     ├── StorageError            the device refuses
     │   └── QuotaError          room must be made
     ├── ModelError              this checkpoint cannot run here
@@ -161,6 +162,12 @@ class IdentityError(CwmError):
     """KV of another model, or of other weights, was offered."""
 
     code = ErrorCode.IDENTITY_MISMATCH
+
+
+class KeyMissingError(CwmError):
+    """The key of a profile is not there, or is another's; its windows are kept as they are."""
+
+    code = ErrorCode.KEY_MISSING
 
 
 class StorageError(CwmError):

@@ -24,23 +24,16 @@ class Sampling:
     ----------
     temperature
         0 takes the likeliest token; 1 draws from the model's own distribution.
-    stop_ids
-        Tokens that end an answer.
 
     """
 
     temperature: float = 0.0
-    stop_ids: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 10:  # noqa: PLR2004 - beyond it draws are uniform
             raise ConfigError(
                 f'temperature is {self.temperature}', hint='use a value from 0 to 10'
             )
-
-    def is_stop(self, token: int) -> bool:
-        """Say whether ``token`` ends an answer."""
-        return token in self.stop_ids
 
 
 def sample(logits: FloatArray, sampling: Sampling, rng: np.random.Generator) -> int:

@@ -218,7 +218,7 @@ def scan_windows(folder: Path, known: Mapping[str, WindowRecord]) -> dict[str, W
 def load_catalog(path: Path) -> dict[str, WindowRecord]:
     """Return the cached records; none when the catalog is missing, damaged or another's."""
     try:
-        files.stamp(path)
+        files.check_plain(path)
         with closing(sqlite3.connect(f'{path.as_uri()}?mode=ro', uri=True)) as db:
             ((version,),) = db.execute('PRAGMA user_version').fetchall()
             if version != CATALOG_VERSION:
@@ -227,7 +227,7 @@ def load_catalog(path: Path) -> dict[str, WindowRecord]:
         return {str(window_id): _parse(record) for window_id, record in rows}
     except FileNotFoundError:
         return {}
-    except (sqlite3.Error, ValueError, TypeError, KeyError) as exc:
+    except (sqlite3.Error, FormatError, ValueError, TypeError, KeyError) as exc:
         _log.warning('path=%s problem=%s the catalog is made anew', path, exc)
         return {}
 
@@ -272,6 +272,12 @@ def _write_catalog(
         for window_id, record in records.items()
         if known.get(window_id) != record
     ]
+    try:
+        files.check_plain(path)
+    except FileNotFoundError:
+        pass
+    except FormatError:  # a cache: what stands in its place is not needed
+        files.unlink(path)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute('PRAGMA page_size = 1024')  # a commit writes whole pages, twice
         db.execute(f'PRAGMA user_version = {CATALOG_VERSION}')

@@ -273,6 +273,24 @@ def check_folder(folder: Path) -> bool:
     return True
 
 
+def check_plain(path: Path) -> None:
+    """
+    Refuse what is not a plain file, before a library opens it and waits for ever.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing.
+    FormatError
+        There is a link, a pipe or a device.
+
+    """
+    with translated(path):
+        info = os.lstat(path)
+    if not stat.S_ISREG(info.st_mode):
+        raise FormatError(path, 'is a link, a pipe or a device, not a plain file')
+
+
 def is_other_than_folder(path: Path) -> bool:
     """Say whether a path leads to something that is no folder; links are followed."""
     try:
@@ -319,11 +337,10 @@ def list_folders(folder: Path) -> list[str]:
         return []
 
 
-def advise(path: Path, *, will_need: bool) -> None:
-    """Start reading a file into the page cache, or let its pages go; absence is no error."""
-    hint = os.POSIX_FADV_WILLNEED if will_need else os.POSIX_FADV_DONTNEED
+def drop_pages(path: Path) -> None:
+    """Let a file's pages in the page cache go; absence is no error."""
     with suppress(FileNotFoundError), open_regular(path) as (descriptor, size):
-        os.posix_fadvise(descriptor, 0, size, hint)
+        os.posix_fadvise(descriptor, 0, size, os.POSIX_FADV_DONTNEED)
 
 
 def free_bytes(folder: Path) -> int:

@@ -242,7 +242,7 @@ class ProfileKeeper(ProfileReader):
         size, problem = self._inventory.sizes.get(name, 0), ''
         try:
             check_chunk_file(path, check_payload)
-            files.advise(path, will_need=False)
+            files.drop_pages(path)
         except FileNotFoundError:
             return 0, ''  # evicted meanwhile
         except FormatTooNewError:

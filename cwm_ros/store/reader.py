@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cwm_ros.errors import ConfigError, FormatError, FormatTooNewError, NotFoundError
+from cwm_ros.errors import (
+    ConfigError,
+    FormatError,
+    FormatTooNewError,
+    KeyMissingError,
+    NotFoundError,
+)
 from cwm_ros.store import chunkfile, files, layout
 from cwm_ros.store.catalog import (
     check_pair,
@@ -114,6 +120,11 @@ class ProfileReader:
             self._key = layout.unpack_key(path, files.read_file(path, limit_bytes=4096))
         except FileNotFoundError:
             self._key = None
+            if files.list_sizes(self._windows):
+                raise KeyMissingError(
+                    f'{path}: is missing, and names the windows that are there',
+                    hint='restore it from a backup; a new key would hide them',
+                ) from None
 
     @property
     def key(self) -> bytes:
@@ -293,15 +304,10 @@ class ProfileReader:
         read = read_chunk_file(self._chunks / entry.file_name, manifest, entry, view)
         return None if read is None else read[1]
 
-    def prefetch(self, entries: Iterable[ChunkEntry]) -> None:
-        """Start reading chunks into the page cache; call it a few chunks ahead."""
-        for entry in entries:
-            files.advise(self._chunks / entry.file_name, will_need=True)
-
     def release(self, entries: Iterable[ChunkEntry]) -> None:
         """Let the page cache drop chunks that were read, for the sake of other processes."""
         for entry in entries:
-            files.advise(self._chunks / entry.file_name, will_need=False)
+            files.drop_pages(self._chunks / entry.file_name)
 
     def verify(self, name: str | None, check_payload: PayloadChecker) -> VerifyReport:
         """

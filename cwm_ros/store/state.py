@@ -14,7 +14,7 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING
 
-from cwm_ros.errors import CwmError
+from cwm_ros.errors import CwmError, FormatError
 from cwm_ros.store import files
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def load_state(path: Path, *, writable: bool) -> State:
     can read it right after another was killed while storing it, for that has to be undone first.
     """
     try:
-        files.stamp(path)
+        files.check_plain(path)
         with closing(
             sqlite3.connect(f'{path.as_uri()}?mode={"rw" if writable else "ro"}', uri=True)
         ) as db:
@@ -139,8 +139,10 @@ def load_state(path: Path, *, writable: bool) -> State:
             counts = _read_counts(db)
     except FileNotFoundError:
         return State()
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, FormatError) as exc:
         _log.warning('path=%s problem=%s pins and ledger are not known', path, exc)
+        if writable and isinstance(exc, FormatError):
+            _set_aside(path)
         return State(problem=str(exc))
     return State(
         last_use={str(row[0]): int(row[1]) for row in rows},

@@ -13,6 +13,7 @@ from cwm_ros.errors import (
     ConfigError,
     ExistsError,
     FormatError,
+    KeyMissingError,
     QuotaError,
 )
 from cwm_ros.store import chunkfile, files, layout, turnlog
@@ -32,7 +33,7 @@ from cwm_ros.store.manifest import ChunkEntry, NORMAL_PRIORITY, pack_manifest
 from cwm_ros.store.state import load_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cwm_ros.config import StorageSettings
     from cwm_ros.kv import ChunkId, TokenArray, Turn
@@ -111,12 +112,24 @@ class Store(ProfileKeeper):
         self._written_before = self._state.written_today(self._clock())
         known = load_catalog(self._folder / 'catalog.sqlite')
         records = scan_windows(self._windows, known)
+        self._check_key(records)
         self._inventory.update(records, files.list_sizes(self._chunks))
         self._cut_torn_tails()
         self._order = EvictionOrder(self._inventory, self._state, self._settings.keep_recent)
         self._room.measure_others()
         self._is_writable = True
         closing.callback(self._close, dict(known))
+
+    def _check_key(self, records: Mapping[str, WindowRecord]) -> None:
+        """Refuse another profile's key, under which no window of this one could be found."""
+        for window_id, record in records.items():
+            if record.name and layout.window_id(self.key, record.name) == window_id:
+                return
+        if any(record.name and not record.problem for record in records.values()):
+            raise KeyMissingError(
+                f'{self._folder / "key"}: is not the key of the windows that are there',
+                hint='restore the key of this profile from a backup',
+            )
 
     def _cut_torn_tails(self) -> None:
         for window_id, record in list(self._inventory.records.items()):

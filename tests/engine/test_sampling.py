@@ -46,13 +46,6 @@ def test_large_logits_do_not_overflow() -> None:
     assert sample(logits, Sampling(temperature=0.1), np.random.default_rng(0)) == 0
 
 
-def test_stop_ids_end_an_answer() -> None:
-    sampling = Sampling(stop_ids=frozenset({3}))
-
-    assert sampling.is_stop(3)
-    assert not sampling.is_stop(1)
-
-
 @pytest.mark.parametrize('temperature', [-0.1, 11, float('nan')])
 def test_a_temperature_that_cannot_be_is_refused(temperature: float) -> None:
     with pytest.raises(ConfigError, match='temperature'):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import os
 from pathlib import Path
 import sqlite3
 import tempfile
@@ -22,6 +23,7 @@ from cwm_ros.errors import (
     ConfigError,
     ExistsError,
     FormatError,
+    KeyMissingError,
     NotFoundError,
     ReadOnlyError,
 )
@@ -32,12 +34,17 @@ from tests.store import makers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(makers.settings(tmp_path), writable=True, clock=makers.clock) as opened:
         yield opened
+
+
+def opened_as(root: Path, *, writable: bool) -> AbstractContextManager[Store]:
+    return Store.open(makers.settings(root), writable=writable, clock=makers.clock)
 
 
 def reopen(root: Path, *, writable: bool = False) -> Iterator[Store]:
@@ -171,8 +178,53 @@ def test_an_evicted_chunk_is_absent_and_the_window_stays(tmp_path: Path, store: 
     report = store.verify('w', makers.check_payload)
     assert report.ok
     assert report.missing_chunks == 1
-    store.prefetch(manifest.chunks)
     store.release(manifest.chunks)
+
+
+def test_without_its_key_a_profile_is_refused_and_kept(tmp_path: Path) -> None:
+    root = tmp_path / 'a'
+    for folder in (root, tmp_path / 'b'):
+        with opened_as(folder, writable=True) as store:
+            makers.commit(store, 'w')
+    key, foreign = (profile(folder) / 'key' for folder in (root, tmp_path / 'b'))
+    kept = key.read_bytes()
+    key.unlink()
+    for writable in (True, False):
+        with (
+            pytest.raises(KeyMissingError, match='missing'),
+            opened_as(root, writable=writable),
+        ):
+            pass
+    key.write_bytes(foreign.read_bytes())
+    with (
+        pytest.raises(KeyMissingError, match='not the key'),
+        opened_as(root, writable=True),
+    ):
+        pass
+    key.write_bytes(kept)
+    with opened_as(root, writable=True) as store:
+        assert [info.name for info in store.windows()] == ['w']
+
+
+@pytest.mark.parametrize('name', ['catalog.sqlite', 'state.sqlite'])
+@pytest.mark.parametrize('kind', ['pipe', 'link'])
+def test_a_pipe_or_a_link_for_a_database_is_not_opened(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    with opened_as(tmp_path, writable=True) as store:
+        makers.commit(store, 'w')
+    path = profile(tmp_path) / name
+    path.unlink()
+    if kind == 'pipe':
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / 'elsewhere')
+    for writable in (False, True, False):
+        with opened_as(tmp_path, writable=writable) as store:
+            assert [info.name for info in store.windows()] == ['w']
+    assert not path.is_symlink()
+    assert not path.is_fifo()
+    assert not (tmp_path / 'elsewhere').exists()
 
 
 def test_a_damaged_chunk_is_found_discarded_and_written_again(
