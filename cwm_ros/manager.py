@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING
 from cwm_ros.answer import Answer, Delta, Request, Speaker, wait_for, When
 from cwm_ros.codec import KernelLoader
 from cwm_ros.engine import open_engine
-from cwm_ros.errors import BusyError, CwmError, EngineError, ExistsError, ModelError
+from cwm_ros.errors import BusyError, CwmError, EngineError, ExistsError
 from cwm_ros.freeze import Freeze, FreezeProgress, NOTHING_FROZEN
 from cwm_ros.kv import Role, Turn
 from cwm_ros.model import build_graph, Checkpoint, find_model, IncrementalDecoder
-from cwm_ros.plan import plan_thaw
-from cwm_ros.restore import ChunkReader, find_chunks, restore_session
+from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks, restore_session
 from cwm_ros.session import Session
 from cwm_ros.store import Store
-from cwm_ros.thaw import Thaw, ThawProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +33,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from cwm_ros.config import Settings
-    from cwm_ros.store import ChunkEntry, Window
+    from cwm_ros.store import ChunkEntry
+    from cwm_ros.thaw import Thaw, ThawProgress
 
 
 class Manager:
@@ -193,7 +192,12 @@ class Manager:
         self._entries = entries
         self._tags = window.manifest.tags if window.manifest else ()
         try:
-            self.thaw = self._begin_thaw(window, session, entries, began)
+            load = ChunkReader(
+                self.store, window, self.engine, self.kernels, self.settings.thaw.num_threads
+            )
+            self.thaw = begin_thaw(
+                window, session, entries, load, self.settings, clock=self._clock, began=began
+            )
             for turn in window.turns[len(session.turns) :]:
                 session.add_turn(turn)
         except BaseException:
@@ -229,28 +233,6 @@ class Manager:
         self.engine.reset()
         self.store.hold(name)
         self.window, self._session = name, session
-
-    def _begin_thaw(
-        self, window: Window, session: Session, entries: Sequence[ChunkEntry], began: float
-    ) -> Thaw:
-        manifest, settings = window.manifest, self.settings
-        chunk_tokens = manifest.chunk_tokens if manifest else settings.codec.chunk_tokens
-        steps = plan_thaw(
-            entries,
-            num_tokens=session.num_tokens,
-            chunk_tokens=chunk_tokens,
-            turn_stops=session.turn_stops,
-            settings=settings.thaw,
-        )
-        return Thaw(
-            session,
-            steps,
-            ChunkReader(self.store, window, self.engine, self.kernels, settings.thaw.num_threads),
-            chunk_tokens=chunk_tokens,
-            num_threads=settings.thaw.num_threads,
-            clock=self._clock,
-            began=began,
-        )
 
     # --- talking ------------------------------------------------------------------------------
 
@@ -338,7 +320,9 @@ class Manager:
         began, start = self._clock(), self.session.num_tokens
         self._is_answering = True
         try:
-            self._add_prompt(Turn(role=Role.USER, text=request.text, time_ms=self._wall_ms()))
+            num_turns = len(self.session.turns)
+            self.session.add_prompt(request.text, self._wall_ms())
+            self._commit(or_keep=num_turns)
             yield from self._wait(request.when, start, cancel)
             self.session.begin_answer(request.max_tokens)
             yield from self._answer(request, self.session.num_tokens - start, began, cancel)
@@ -359,25 +343,6 @@ class Manager:
             yield from wait_for(self.thaw, when, cancel)
             # Chunks in flight write into the cache, which the answer may make grow.
             self.thaw.settle()
-
-    def _add_prompt(self, turn: Turn) -> None:
-        session = self.session
-        num_turns = len(session.turns)
-        try:
-            try:
-                session.add_turn(turn)
-            except ModelError:
-                if not num_turns or session.turns[-1].role is not Role.USER:
-                    raise
-                # The last prompt was cut off before its answer, and the template wants one.
-                silence = Turn(role=Role.ASSISTANT, text='', time_ms=turn.time_ms)
-                session.add_turn(silence)
-                session.add_turn(turn)
-            session.check_answer_fits()
-        except CwmError:
-            session.take_back(num_turns)
-            raise
-        self._commit(or_keep=num_turns)
 
     def _answer(
         self, request: Request, prompt_tokens: int, began: float, cancel: Event | None

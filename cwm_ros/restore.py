@@ -17,20 +17,23 @@ import numpy as np
 
 from cwm_ros.codec import codec_named, decode_chunk, Scratch
 from cwm_ros.errors import ContextFullError, NotFoundError
+from cwm_ros.plan import plan_thaw
 from cwm_ros.session import Session
 from cwm_ros.store import Manifest
+from cwm_ros.thaw import Thaw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from cwm_ros.codec.kernels import Kernels
-    from cwm_ros.config import CodecSettings
+    from cwm_ros.config import CodecSettings, Settings
     from cwm_ros.engine import Engine
     from cwm_ros.kv import TokenArray
     from cwm_ros.model import ChatRenderer
     from cwm_ros.plan import ThawStep
     from cwm_ros.store import ChunkEntry, ChunkHeader, Store, Window
+    from cwm_ros.thaw import LoadChunk
 
 
 def restore_session(
@@ -102,6 +105,51 @@ def _common_length(a: TokenArray, b: TokenArray) -> int:
     length = min(len(a), len(b))
     differs = np.flatnonzero(a[:length] != b[:length])
     return int(differs[0]) if len(differs) else length
+
+
+def begin_thaw(
+    window: Window,
+    session: Session,
+    entries: Sequence[ChunkEntry],
+    load: LoadChunk,
+    settings: Settings,
+    *,
+    clock: Callable[[], float],
+    began: float,
+) -> Thaw:
+    """
+    Plan a restored session's way back, and begin it.
+
+    Parameters
+    ----------
+    window, session, entries
+        What was restored, and the chunks that fit; see `restore_session`.
+    load
+        Brings one chunk into the engine's cache.
+    settings
+        What usable means, and how many threads.
+    clock, began
+        Steady clock, and when the thaw was asked for on it [s].
+
+    """
+    manifest = window.manifest
+    chunk_tokens = manifest.chunk_tokens if manifest else settings.codec.chunk_tokens
+    steps = plan_thaw(
+        entries,
+        num_tokens=session.num_tokens,
+        chunk_tokens=chunk_tokens,
+        turn_stops=session.turn_stops,
+        settings=settings.thaw,
+    )
+    return Thaw(
+        session,
+        steps,
+        load,
+        chunk_tokens=chunk_tokens,
+        num_threads=settings.thaw.num_threads,
+        clock=clock,
+        began=began,
+    )
 
 
 class _Buffers(threading.local):

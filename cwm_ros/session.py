@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwm_ros.engine.base import LogitRows
-from cwm_ros.errors import ContextFullError
+from cwm_ros.errors import ContextFullError, CwmError, ModelError
 from cwm_ros.kv import Role, TokenRanges, Turn
 
 if TYPE_CHECKING:
@@ -142,18 +142,34 @@ class Session:
         del self.turns[num_turns:], self.turn_stops[num_turns:]
         self._tokens = self._tokens[:stop]
 
-    def check_answer_fits(self) -> None:
+    def add_prompt(self, text: str, time_ms: int) -> None:
         """
-        See to it that `begin_answer` will find room.
+        Append what the user says, if an answer will find room behind it.
 
         Raises
         ------
         ContextFullError
-            It would not.
+            It would not; nothing has changed.
+        ModelError
+            The template cannot render it; nothing has changed.
 
         """
-        tokens = self._chat.render_suffix(self.turns, [], add_generation_prompt=True)
-        self._check_room(len(tokens), spare=1 + len(self._closing))
+        turn = Turn(role=Role.USER, text=text, time_ms=time_ms)
+        num_turns = len(self.turns)
+        try:
+            try:
+                self.add_turn(turn)
+            except ModelError:
+                if not num_turns or self.turns[-1].role is not Role.USER:
+                    raise
+                # The last prompt was cut off before its answer, and the template wants one.
+                self.add_turn(Turn(role=Role.ASSISTANT, text='', time_ms=time_ms))
+                self.add_turn(turn)
+            opening = self._chat.render_suffix(self.turns, [], add_generation_prompt=True)
+            self._check_room(len(opening), spare=1 + len(self._closing))
+        except CwmError:
+            self.take_back(num_turns)
+            raise
 
     def begin_answer(self, max_tokens: int) -> None:
         """

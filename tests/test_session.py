@@ -255,7 +255,7 @@ def test_a_full_context_leaves_nothing_changed(tiny_model: Checkpoint) -> None:
 
     session.add_turn(Turn(role=Role.USER, text='x' * (300 - session.num_tokens - 5)))
     before = state(session)
-    for refused in (session.check_answer_fits, lambda: session.begin_answer(10)):
+    for refused in (lambda: session.add_prompt('x', 0), lambda: session.begin_answer(10)):
         with pytest.raises(ContextFullError):
             refused()
         assert state(session) == before

@@ -14,9 +14,10 @@ from cwm_ros.answer import Request
 from cwm_ros.bench.dialogues import demo_dialogue
 from cwm_ros.bench.timing import say_timed
 from cwm_ros.config import EngineSettings, Settings, StorageSettings
-from cwm_ros.engine import LogitRows
+from cwm_ros.engine import LogitRows, open_engine
 from cwm_ros.kv import Role
 from cwm_ros.manager import Manager
+from cwm_ros.model import build_graph
 
 if TYPE_CHECKING:
     from cwm_ros.bench.dialogues import Dialogue
@@ -69,9 +70,7 @@ def ask(manager: Manager, dialogue: Dialogue) -> None:
         Request(text=question.text),
         lambda _: first_token_at.append(time.monotonic()),
     )
-    began = time.perf_counter()
-    manager.engine.reset()
-    manager.engine.run(manager.session.tokens[:tokens], 0, rows=LogitRows.LAST)
+    recompute_s = _recompute(manager, tokens)
     report(
         result=True,
         steps=[(step.elapsed_s, step.chunks_done, step.is_usable) for step in told.steps],
@@ -87,9 +86,28 @@ def ask(manager: Manager, dialogue: Dialogue) -> None:
         time_to_usable_s=told.time_to_usable_s,
         time_to_first_token_s=told.time_to_first_token_s,
         time_to_complete_s=told.time_to_complete_s,
-        recompute_s=time.perf_counter() - began,
+        recompute_s=recompute_s,
         first_token_at=first_token_at[0],
     )
+
+
+def _recompute(manager: Manager, num_tokens: int) -> float:
+    """
+    Return how long prefilling the window takes [s].
+
+    In a new engine, whose cache grows with the tokens: one that has room for the whole window
+    already would attend to the empty part of it, and look slower than it is.
+    """
+    checkpoint, settings = manager.checkpoint, manager.settings.engine
+    with open_engine(
+        lambda formulation: build_graph(checkpoint, formulation, settings.cache_path),
+        checkpoint.kv_spec,
+        checkpoint.identity,
+        settings,
+    ) as engine:
+        began = time.perf_counter()
+        engine.run(manager.session.tokens[:num_tokens], 0, rows=LogitRows.LAST)
+        return time.perf_counter() - began
 
 
 def _position_of(manager: Manager, text: str) -> int:
