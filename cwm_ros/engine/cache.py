@@ -84,13 +84,17 @@ class KVCache:
         """Return S."""
         return int(self.array.shape[3])
 
-    def reserve(self, num_tokens: int) -> bool:
-        """Grow to hold ``num_tokens`` positions; say whether the array was replaced."""
+    def check_fits(self, num_tokens: int) -> None:
+        """Raise ContextFullError when the context does not hold ``num_tokens`` positions."""
         if num_tokens > self.capacity:
             raise ContextFullError(
                 f'{num_tokens} tokens do not fit into a context of {self.capacity}',
                 hint='begin a new session, or raise engine.context_tokens if the model allows',
             )
+
+    def reserve(self, num_tokens: int) -> bool:
+        """Grow to hold ``num_tokens`` positions; say whether the array was replaced."""
+        self.check_fits(num_tokens)
         if num_tokens <= self.slots:
             return False
         grown = aligned_zeros(self.spec.shape(slots_for(num_tokens)))

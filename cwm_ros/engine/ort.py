@@ -134,13 +134,15 @@ class OrtEngine(Engine):
     ) -> FloatArray:
         stop = start + len(tokens)
         self._check_tokens(tokens, start)
-        self.reserve(stop)
+        self._cache.check_fits(stop)
         kept: list[FloatArray] = []
         for begin in range(start, stop, self._slice):
             end = min(begin + self._slice, stop)
             wanted = LogitRows.NONE if rows is LogitRows.LAST and end < stop else rows
             if cancel is not None and cancel.is_set():
                 raise InterruptedOperation(f'cancelled before position {begin}')
+            # Not all room at once: a slice attends to what is there, empty or not.
+            self.reserve(end)
             kept.append(
                 self._run_slice(tokens[begin - start : end - start], begin, wanted, cancel)
             )
