@@ -115,3 +115,15 @@ def test_an_absent_reference_model_says_where_it_was_looked_for(
     monkeypatch.setattr('cwm_ros.model.checkpoint._reference_places', lambda: [tmp_path])
     with pytest.raises(ModelError, match=str(tmp_path)):
         find_model('reference')
+
+
+def test_the_identity_of_the_reference_model_does_not_change_by_accident(tmp_path: Path) -> None:
+    """Change it only together with the weights: every window's KV is computed again then."""
+    identity = Checkpoint(find_model('reference'), tmp_path).identity
+
+    assert identity.model.hex() == (
+        '606929d1d3ea05b6f6c56f7218136a584e9f3fa4109431bd31013b30198dbe71'
+    )
+    assert identity.rendering.hex() == (
+        'a23d1130b3f3466e3968266feca2c34fd79dd1673281bbabdaf3eb8784a3347c'
+    )
