@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 import math
 from typing import NamedTuple, TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class Mask(NamedTuple):
     has_rows: bool = True
 
 
-class Decoder:
+class Decoder(ABC):
     """Blocks that both formulations share."""
 
     position_dtype: str
@@ -67,21 +68,21 @@ class Decoder:
         last = self._mask_rows(masks[reaches[-1]], rows)
         self._head(self._block(spec.num_layers - 1, hidden, last, rows))
 
+    @abstractmethod
     def mask(self) -> Mask:
         """Declare the mask inputs and return the mask of layers that see everything."""
-        raise NotImplementedError
 
+    @abstractmethod
     def norm(self, x: str, name: str, weight: str = '', bias: str = '') -> str:
         """Return the RMS norm of ``x``, or with a bias its layer norm."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rope(self, x: str, name: str) -> str:
         """Rotate ``x`` [1, heads, T, D]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attend(self, layer: int, q: str, k: str, v: str, mask: Mask) -> str:
         """Return attention [1, heads, rows, D], and declare past and present."""
-        raise NotImplementedError
 
     def _embed(self, ids: str) -> str:
         w, scale = self.w, self.spec.embedding_scale
