@@ -172,8 +172,9 @@ def relevance(
     document frequency over the chunks (Spaerck Jones 1972), so that a word that stands in every
     chunk counts nothing. Frequencies are squared and pairs count a quarter: a question shares
     its phrasing ("what's the code for the") with other questions, and only its rare words with
-    what it asks for. On held-out dialogues that finds the source in the best 4 chunks 1 to 2
-    points more often than plain sums.
+    what it asks for. Of nine weightings tried it was about the best, and finds the source in
+    the best 4 chunks 1 to 2 points more often than plain sums (84 % at 4K, 82 % at 8K, on the
+    dialogues it was chosen on).
 
     Parameters
     ----------
