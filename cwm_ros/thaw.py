@@ -26,7 +26,8 @@ from cwm_ros.errors import (
     NotFoundError,
     StorageError,
 )
-from cwm_ros.plan import prioritize, relevance
+from cwm_ros.plan import prioritize
+from cwm_ros.relevance import relevance
 from cwm_ros.session import REPAIR_SLICE
 
 if TYPE_CHECKING:
