@@ -10,20 +10,20 @@ generator: the caller sets the pace and may stop asking; what was done until the
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 import time
 from typing import TYPE_CHECKING
 
-from cwm_ros.answer import Answer, Delta, Request, Speaker, wait_for, When
 from cwm_ros.codec import KernelLoader
 from cwm_ros.engine import open_engine
-from cwm_ros.errors import BusyError, CwmError, EngineError, ExistsError
-from cwm_ros.freeze import Freeze, FreezeProgress, NOTHING_FROZEN
+from cwm_ros.errors import EngineError, ExistsError
 from cwm_ros.kv import Role, Turn
-from cwm_ros.model import build_graph, Checkpoint, find_model, IncrementalDecoder
+from cwm_ros.live import LiveWindow, Tools
+from cwm_ros.model import build_graph, Checkpoint, find_model
 from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks, restore_session
+from cwm_ros.save import save
 from cwm_ros.session import Session
 from cwm_ros.store import Store
+from cwm_ros.talk import catch_up, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from cwm_ros.answer import Answer, Delta, Request
     from cwm_ros.config import Settings
-    from cwm_ros.store import ChunkEntry
+    from cwm_ros.freeze import FreezeProgress
     from cwm_ros.thaw import Thaw, ThawProgress
 
 
@@ -56,10 +57,6 @@ class Manager:
     ----------
     store, checkpoint, engine
         What was opened.
-    window
-        Name of the open window, else empty.
-    thaw
-        The thaw of the open window; None for a new one.
     time_to_header_s
         How long reading the open window's manifest and turns took [s].
 
@@ -74,14 +71,8 @@ class Manager:
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.settings = settings
-        self.window = ''
-        self.thaw: Thaw | None = None
         self.time_to_header_s = 0.0
-        self._session: Session | None = None
-        self._entries: tuple[ChunkEntry, ...] = ()
-        self._tags: tuple[str, ...] = ()
-        self._problems: tuple[str, ...] = ()
-        self._is_answering = False
+        self._live: LiveWindow | None = None
         self._clock = clock
         self._wall_ms = wall_ms
         with ExitStack() as opening:
@@ -100,6 +91,14 @@ class Manager:
                 )
             )
             self._open = opening.pop_all()
+        self._tools = Tools(
+            settings=settings,
+            store=self.store,
+            checkpoint=self.checkpoint,
+            kernels=self.kernels,
+            clock=clock,
+            wall_ms=wall_ms,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -122,16 +121,36 @@ class Manager:
     # --- windows ------------------------------------------------------------------------------
 
     @property
+    def live(self) -> LiveWindow:
+        """The window that is open."""
+        if self._live is None:
+            raise EngineError('no window is open', hint='create or open one first')
+        return self._live
+
+    @property
+    def window(self) -> str:
+        """Name of the open window, else empty."""
+        return self._live.name if self._live else ''
+
+    @property
     def session(self) -> Session:
         """The live conversation."""
-        if self._session is None:
-            raise EngineError('no window is open', hint='create or open one first')
-        return self._session
+        return self.live.session
+
+    @property
+    def thaw(self) -> Thaw | None:
+        """The thaw of the open window; None for a new one."""
+        return self._live.thaw if self._live else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What of the open window could not be used as it was, and why, for people."""
-        return self._problems + (self.thaw.warnings if self.thaw else ())
+        return self._live.warnings if self._live else ()
+
+    def _idle(self) -> LiveWindow:
+        """Return the open window, unless it is answering."""
+        self.live.check_idle()
+        return self.live
 
     def create(self, name: str, system_prompt: str = '') -> None:
         """
@@ -185,17 +204,17 @@ class Manager:
         )
         if window.manifest is None:
             window, entries = find_chunks(self.store, window, session, self.settings.codec)
-        self._begin(name, session)
+        live = self._begin(name, session)
+        live.entries = entries
+        live.tags = window.manifest.tags if window.manifest else ()
         if problem:
-            self._problems = (f'the window is opened from its turns: {problem}',)
+            live.problems = (f'the window is opened from its turns: {problem}',)
         self.time_to_header_s = header_s
-        self._entries = entries
-        self._tags = window.manifest.tags if window.manifest else ()
         try:
             load = ChunkReader(
                 self.store, window, self.engine, self.kernels, self.settings.thaw.num_threads
             )
-            self.thaw = begin_thaw(
+            live.thaw = begin_thaw(
                 window, session, entries, load, self.settings, clock=self._clock, began=began
             )
             for turn in window.turns[len(session.turns) :]:
@@ -203,7 +222,7 @@ class Manager:
         except BaseException:
             self.leave()  # half of its turns would be worse than none
             raise
-        return self.thaw
+        return live.thaw
 
     def warm_up(self) -> None:
         """
@@ -216,23 +235,19 @@ class Manager:
 
     def add_tags(self, tags: Sequence[str]) -> None:
         """Add words about the window, which the next freeze stores."""
-        self._tags = tuple(dict.fromkeys((*self._tags, *tags)))
+        self.live.tags = tuple(dict.fromkeys((*self.live.tags, *tags)))
 
     def leave(self) -> None:
         """End the thaw in flight and forget the live conversation; what is committed stays."""
-        thaw = self.thaw
-        if self.window:
-            self.store.let_go(self.window)
-        self.window, self.thaw, self._session = '', None, None
-        self._entries, self._tags, self._problems = (), (), ()
-        if thaw is not None:
-            thaw.close()
+        live, self._live = self._live, None
+        if live is not None:
+            live.close()
 
-    def _begin(self, name: str, session: Session) -> None:
+    def _begin(self, name: str, session: Session) -> LiveWindow:
         self.leave()
         self.engine.reset()
-        self.store.hold(name)
-        self.window, self._session = name, session
+        self._live = LiveWindow(name, session, self._tools)
+        return self._live
 
     # --- talking ------------------------------------------------------------------------------
 
@@ -253,24 +268,7 @@ class Manager:
             They cannot be made durable; the conversation is as before.
 
         """
-        self._check_idle()
-        num_turns, num_tokens = len(self.session.turns), self.session.num_tokens
-        try:
-            for turn in turns:
-                self.session.add_turn(turn)
-        finally:
-            self._commit(or_keep=num_turns)
-        return self.session.num_tokens - num_tokens
-
-    def _commit(self, *, or_keep: int) -> None:
-        """Make all turns durable, or forget those behind the first ``or_keep``."""
-        try:
-            # The store knows what is durable; an earlier failure may have left a turn behind.
-            num_durable = self.store.commit_turns(self.window, [])
-            self.store.commit_turns(self.window, self.session.turns[num_durable:])
-        except CwmError:
-            self.session.take_back(or_keep)
-            raise
+        return self._idle().add_turns(turns)
 
     def catch_up(self, cancel: Event | None = None) -> Iterator[int]:
         """
@@ -287,11 +285,7 @@ class Manager:
             ``cancel`` was set; what was computed until then stays.
 
         """
-        self._check_idle()
-        while self.thaw is not None and self.thaw.advance(wait=True, cancel=cancel):
-            yield len(self.session.unsound())
-        for _ in self.session.repair(cancel):
-            yield len(self.session.unsound())
+        yield from catch_up(self._idle(), cancel)
 
     def say(
         self, request: Request, cancel: Event | None = None
@@ -313,62 +307,11 @@ class Manager:
             is committed with the next turn.
 
         """
-        self._check_idle()
-        request = replace(
-            request, max_tokens=request.max_tokens or self.settings.assistant.max_tokens
-        )
-        began, start = self._clock(), self.session.num_tokens
-        self._is_answering = True
-        try:
-            num_turns = len(self.session.turns)
-            self.session.add_prompt(request.text, self._wall_ms())
-            self._commit(or_keep=num_turns)
-            yield from self._wait(request.when, start, cancel)
-            self.session.begin_answer(request.max_tokens)
-            yield from self._answer(request, self.session.num_tokens - start, began, cancel)
-        finally:
-            self._is_answering = False
+        yield from say(self._idle(), request, cancel)
 
     def _check_idle(self) -> None:
-        """Refuse to touch the conversation while an answer is being given."""
-        if self._is_answering:
-            raise BusyError(
-                'an answer is being given', hint='take all of it, or close it, before you go on'
-            )
-
-    def _wait(self, when: When, start: int, cancel: Event | None) -> Iterator[ThawProgress]:
-        """Advance the thaw until the prompt that begins at ``start`` may be answered."""
-        if self.thaw is not None:
-            self.thaw.prioritize(self.session.tokens[start:], self.settings.thaw.relevant_chunks)
-            yield from wait_for(self.thaw, when, cancel)
-            # Chunks in flight write into the cache, which the answer may make grow.
-            self.thaw.settle()
-
-    def _answer(
-        self, request: Request, prompt_tokens: int, began: float, cancel: Event | None
-    ) -> Iterator[Delta | ThawProgress | Answer]:
-        session, fidelity = self.session, self.session.fidelity
-        speaker = Speaker(session, IncrementalDecoder(self.checkpoint.tokenizer), request)
-        first_token_s = 0.0
-        try:
-            for piece in speaker.speak(cancel):
-                first_token_s = first_token_s or self._clock() - began
-                yield Delta(text=piece)
-                if self.thaw is not None and self.thaw.advance(wait=False):
-                    yield self.thaw.progress()
-        finally:
-            said = session.end_answer(speaker.text.strip(), self._wall_ms())
-            if self._session is session:  # else the window was left in the middle of it
-                self._commit(or_keep=len(session.turns))
-        yield Answer(
-            text=said.text,
-            finish_reason=speaker.finish_reason,
-            prompt_tokens=prompt_tokens,
-            new_tokens=speaker.num_tokens,
-            time_to_first_token_s=first_token_s,
-            fidelity=str(fidelity),
-            is_provisional=fidelity.resident < fidelity.total,
-        )
+        if self._live is not None:
+            self._live.check_idle()
 
     def freeze(self, *, is_final: bool = True) -> Iterator[FreezeProgress]:
         """
@@ -388,27 +331,4 @@ class Manager:
             There is no room for a chunk; the window is as it was committed before.
 
         """
-        self._check_idle()
-        if self.thaw is not None:
-            self.thaw.settle()
-            for entry in self.thaw.damaged:
-                self.store.discard_chunk(entry)
-            self.thaw.damaged.clear()
-        self._commit(or_keep=len(self.session.turns))
-        if not is_final and (reason := self.store.budget_problem()):
-            evicted = self.store.take_evictions()
-            yield replace(NOTHING_FROZEN, deferred=reason, evicted=evicted)
-            return
-        freeze = Freeze(
-            self.store,
-            self.session,
-            settings=self.settings.codec,
-            thaw_settings=self.settings.thaw,
-            kernels=self.kernels,
-            known=self._entries,
-            is_final=is_final,
-        )
-        yield from freeze.write_chunks()
-        self.store.commit_window(freeze.manifest(self.window, self._tags))
-        self._entries = tuple(freeze.entries)
-        yield replace(freeze.progress, is_committed=True, evicted=self.store.take_evictions())
+        yield from save(self._idle(), is_final=is_final)

@@ -445,7 +445,10 @@ def test_an_interrupt_at_any_line_leaves_a_store_that_is_in_order(
 class _interrupt_after:  # noqa: N801 - reads as a verb
     """Raise KeyboardInterrupt in this thread after a number of lines of session and stories."""
 
-    files = ('session.py', 'thaw.py', 'freeze.py', 'manager.py', 'answer.py')
+    files = (
+        'session.py', 'thaw.py', 'freeze.py', 'manager.py', 'answer.py',
+        'live.py', 'save.py', 'talk.py',
+    )  # fmt: skip
 
     def __init__(self, num_lines: int) -> None:
         self._left = num_lines

@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Talking to the live window: a prompt and its answer, between the steps of a thaw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cwm_ros.answer import Answer, Delta, Speaker, wait_for
+from cwm_ros.model import IncrementalDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from threading import Event
+
+    from cwm_ros.answer import Request, When
+    from cwm_ros.live import LiveWindow
+    from cwm_ros.thaw import ThawProgress
+
+
+def say(
+    live: LiveWindow, request: Request, cancel: Event | None = None
+) -> Iterator[Delta | ThawProgress | Answer]:
+    """Answer a prompt, thawing meanwhile; see `Manager.say`."""
+    tools, session = live.tools, live.session
+    request = replace(
+        request, max_tokens=request.max_tokens or tools.settings.assistant.max_tokens
+    )
+    began, start = tools.clock(), session.num_tokens
+    live.is_answering = True
+    try:
+        num_turns = len(session.turns)
+        session.add_prompt(request.text, tools.wall_ms())
+        live.commit(or_keep=num_turns)
+        yield from _wait(live, request.when, start, cancel)
+        session.begin_answer(request.max_tokens)
+        yield from _answer(live, request, session.num_tokens - start, began, cancel)
+    finally:
+        live.is_answering = False
+
+
+def _wait(
+    live: LiveWindow, when: When, start: int, cancel: Event | None
+) -> Iterator[ThawProgress]:
+    """Advance the thaw until the prompt that begins at ``start`` may be answered."""
+    if live.thaw is not None:
+        count = live.tools.settings.thaw.relevant_chunks
+        live.thaw.prioritize(live.session.tokens[start:], count)
+        yield from wait_for(live.thaw, when, cancel)
+        # Chunks in flight write into the cache, which the answer may make grow.
+        live.thaw.settle()
+
+
+def _answer(
+    live: LiveWindow, request: Request, prompt_tokens: int, began: float, cancel: Event | None
+) -> Iterator[Delta | ThawProgress | Answer]:
+    tools, session, fidelity = live.tools, live.session, live.session.fidelity
+    speaker = Speaker(session, IncrementalDecoder(tools.checkpoint.tokenizer), request)
+    first_token_s = 0.0
+    try:
+        for piece in speaker.speak(cancel):
+            first_token_s = first_token_s or tools.clock() - began
+            yield Delta(text=piece)
+            if live.thaw is not None and live.thaw.advance(wait=False):
+                yield live.thaw.progress()
+    finally:
+        said = session.end_answer(speaker.text.strip(), tools.wall_ms())
+        if not live.is_closed:  # else the window was left in the middle of it
+            live.commit(or_keep=len(session.turns))
+    yield Answer(
+        text=said.text,
+        finish_reason=speaker.finish_reason,
+        prompt_tokens=prompt_tokens,
+        new_tokens=speaker.num_tokens,
+        time_to_first_token_s=first_token_s,
+        fidelity=str(fidelity),
+        is_provisional=fidelity.resident < fidelity.total,
+    )
+
+
+def catch_up(live: LiveWindow, cancel: Event | None = None) -> Iterator[int]:
+    """Finish the thaw, then make everything sound; see `Manager.catch_up`."""
+    while live.thaw is not None and live.thaw.advance(wait=True, cancel=cancel):
+        yield len(live.session.unsound())
+    for _ in live.session.repair(cancel):
+        yield len(live.session.unsound())
