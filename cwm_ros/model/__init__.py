@@ -4,6 +4,7 @@
 
 from cwm_ros.model.chat import ChatRenderer
 from cwm_ros.model.checkpoint import Checkpoint, find_model
+from cwm_ros.model.first_layer import FirstLayer
 from cwm_ros.model.graph import build_graph
 from cwm_ros.model.sizing import size_model, Sizing
 from cwm_ros.model.tokenizer import IncrementalDecoder, Tokenizer
@@ -11,6 +12,7 @@ from cwm_ros.model.tokenizer import IncrementalDecoder, Tokenizer
 __all__ = [
     'ChatRenderer',
     'Checkpoint',
+    'FirstLayer',
     'IncrementalDecoder',
     'Sizing',
     'Tokenizer',

@@ -168,6 +168,10 @@ class Weights:
         """
         return self._read(name, 0, self._shapes[name][0])
 
+    def part(self, name: str, start: int, stop: int) -> FloatArray:
+        """Return rows [start, stop) of a tensor as float32, a new array; errors of `get`."""
+        return self._read(name, start, stop)
+
     def rows(self, name: str) -> Iterator[FloatArray]:
         """Yield a matrix as float32 in blocks of rows, small enough to hold; errors of `get`."""
         num_rows, num_columns = self._shapes[name]
