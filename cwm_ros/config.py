@@ -20,6 +20,8 @@ from typing import get_type_hints, TYPE_CHECKING, TypeVar
 
 import yaml
 
+from cwm_ros.config_checks import check_choice, check_range
+from cwm_ros.config_vehicle import PowerSettings
 from cwm_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,18 +48,6 @@ def default_store_root() -> Path:
         return Path(os.environ['CWM_STORE'])
     data = os.environ.get('XDG_DATA_HOME') or Path.home() / '.local' / 'share'
     return Path(data) / 'cwm'
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f'{name} is {value}', hint=f'use a value from {low} to {high}')
-
-
-def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(
-            f'{name} is {value!r}', hint='use one of ' + ', '.join(map(str, choices))
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +90,13 @@ class StorageSettings:
     lock_timeout_s: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_range('storage.quota_mib', self.quota_mib, 1, 1 << 30)
-        _check_range('storage.free_floor_mib', self.free_floor_mib, 0, 1 << 30)
-        _check_range('storage.keep_recent', self.keep_recent, 0, 1 << 20)
-        _check_range('storage.daily_budget_mib', self.daily_budget_mib, 0, 1 << 30)
-        _check_range('storage.scrub_mib_per_s', self.scrub_mib_per_s, 1, 1 << 20)
-        _check_range('storage.quarantine_mib', self.quarantine_mib, 0, 1 << 30)
-        _check_range('storage.lock_timeout_s', self.lock_timeout_s, 0, 3600)
+        check_range('storage.quota_mib', self.quota_mib, 1, 1 << 30)
+        check_range('storage.free_floor_mib', self.free_floor_mib, 0, 1 << 30)
+        check_range('storage.keep_recent', self.keep_recent, 0, 1 << 20)
+        check_range('storage.daily_budget_mib', self.daily_budget_mib, 0, 1 << 30)
+        check_range('storage.scrub_mib_per_s', self.scrub_mib_per_s, 1, 1 << 20)
+        check_range('storage.quarantine_mib', self.quarantine_mib, 0, 1 << 30)
+        check_range('storage.lock_timeout_s', self.lock_timeout_s, 0, 3600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +120,9 @@ class CodecSettings:
     compression: str = 'lz4'
 
     def __post_init__(self) -> None:
-        _check_choice('codec.kind', self.kind, CODECS)
-        _check_choice('codec.chunk_tokens', self.chunk_tokens, CHUNK_TOKENS)
-        _check_choice('codec.compression', self.compression, COMPRESSIONS)
+        check_choice('codec.kind', self.kind, CODECS)
+        check_choice('codec.chunk_tokens', self.chunk_tokens, CHUNK_TOKENS)
+        check_choice('codec.compression', self.compression, COMPRESSIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +150,11 @@ class ThawSettings:
     staging_mib: int = 64
 
     def __post_init__(self) -> None:
-        _check_range('thaw.first_tokens', self.first_tokens, 1, 1 << 20)
-        _check_range('thaw.last_tokens', self.last_tokens, 1, 1 << 20)
-        _check_range('thaw.relevant_chunks', self.relevant_chunks, 0, 1 << 10)
-        _check_range('thaw.io_threads', self.io_threads, 0, 256)
-        _check_range('thaw.staging_mib', self.staging_mib, 1, 1 << 16)
+        check_range('thaw.first_tokens', self.first_tokens, 1, 1 << 20)
+        check_range('thaw.last_tokens', self.last_tokens, 1, 1 << 20)
+        check_range('thaw.relevant_chunks', self.relevant_chunks, 0, 1 << 10)
+        check_range('thaw.io_threads', self.io_threads, 0, 256)
+        check_range('thaw.staging_mib', self.staging_mib, 1, 1 << 16)
 
     @property
     def num_threads(self) -> int:
@@ -205,11 +195,11 @@ class EngineSettings:
     cache_dir: str = ''
 
     def __post_init__(self) -> None:
-        _check_choice('engine.kind', self.kind, ENGINES)
-        _check_choice('engine.formulation', self.formulation, FORMULATIONS)
-        _check_range('engine.threads', self.threads, 0, 1024)
-        _check_range('engine.prefill_slice', self.prefill_slice, 1, 1 << 14)
-        _check_range('engine.context_tokens', self.context_tokens, 0, 1 << 20)
+        check_choice('engine.kind', self.kind, ENGINES)
+        check_choice('engine.formulation', self.formulation, FORMULATIONS)
+        check_range('engine.threads', self.threads, 0, 1024)
+        check_range('engine.prefill_slice', self.prefill_slice, 1, 1 << 14)
+        check_range('engine.context_tokens', self.context_tokens, 0, 1 << 20)
 
     @property
     def cache_path(self) -> Path:
@@ -238,7 +228,7 @@ class AssistantSettings:
     max_tokens: int = 64
 
     def __post_init__(self) -> None:
-        _check_range('assistant.max_tokens', self.max_tokens, 1, 1 << 16)
+        check_range('assistant.max_tokens', self.max_tokens, 1, 1 << 16)
 
     def read_system_prompt(self) -> str:
         """Return what a new window begins with."""
@@ -262,6 +252,7 @@ class Settings:
     thaw: ThawSettings = field(default_factory=ThawSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     assistant: AssistantSettings = field(default_factory=AssistantSettings)
+    power: PowerSettings = field(default_factory=PowerSettings)
 
 
 Group = TypeVar('Group')
