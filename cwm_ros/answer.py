@@ -12,6 +12,7 @@ import numpy as np
 
 from cwm_ros.engine import sample, Sampling
 from cwm_ros.errors import ConfigError, InterruptedOperation
+from cwm_ros.readahead import check_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,15 +117,8 @@ def wait_for(thaw: Thaw, when: When, cancel: Event | None) -> Iterator[ThawProgr
         progress = thaw.progress()
         if when is When.USABLE and progress.is_answerable:
             return
-        check_cancelled(cancel)
         thaw.advance(wait=True, cancel=cancel)
         yield thaw.progress()
-
-
-def check_cancelled(cancel: Event | None) -> None:
-    """Raise InterruptedOperation when ``cancel`` is set."""
-    if cancel is not None and cancel.is_set():
-        raise InterruptedOperation('cancelled by the caller')
 
 
 class Speaker:

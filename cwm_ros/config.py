@@ -139,7 +139,9 @@ class ThawSettings:
     io_threads
         Threads that decode, beside as many that read ahead; 0 means half the cores, at least one.
     staging_mib
-        Most memory for payloads in flight [MiB].
+        Most memory for chunks on their way, at least one chunk [MiB].
+    drop_page_cache
+        Whether the system forgets what was read, so that it keeps what other processes read.
 
     """
 
@@ -148,6 +150,7 @@ class ThawSettings:
     relevant_chunks: int = 4
     io_threads: int = 0
     staging_mib: int = 64
+    drop_page_cache: bool = False
 
     def __post_init__(self) -> None:
         check_range('thaw.first_tokens', self.first_tokens, 1, 1 << 20)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,23 @@ class LiveWindow:
         self.is_closed = True
         self.tools.store.let_go(self.name)
         if self.thaw is not None:
-            self.thaw.close()
+            try:
+                self.thaw.close()
+            finally:
+                # Nobody may read them soon: what the engine holds is not loaded again.
+                with suppress(CwmError):
+                    self._set_aside(self.thaw)
+
+    def settle(self) -> None:
+        """Take the chunks in flight, and set those aside that proved damaged."""
+        if self.thaw is not None:
+            self.thaw.settle()
+            self._set_aside(self.thaw)
+
+    def _set_aside(self, thaw: Thaw) -> None:
+        for entry in thaw.damaged:
+            self.tools.store.discard_chunk(entry)
+        thaw.damaged.clear()
 
     @property
     def warnings(self) -> tuple[str, ...]:

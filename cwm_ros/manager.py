@@ -73,6 +73,7 @@ class Manager:
         self.settings = settings
         self.time_to_header_s = 0.0
         self._live: LiveWindow | None = None
+        self._held: Session | None = None
         self._clock = clock
         self._wall_ms = wall_ms
         with ExitStack() as opening:
@@ -181,6 +182,9 @@ class Manager:
         """
         Begin to thaw a window; `say` may be called at once.
 
+        What the engine still holds of its tokens, because it was open until now or begins as the
+        one before, stays; so a thaw that was left goes on where it was.
+
         Chunks of other weights are not loaded but computed from tokens; under another tokenizer
         or chat template the turns are rendered anew. Turns that were committed after the last
         freeze are computed with the next answer.
@@ -192,7 +196,8 @@ class Manager:
         FormatError
             Its files are damaged.
         ContextFullError
-            It is longer than this engine's context.
+            It is longer than this engine's context. In all these cases the open window stays
+            open.
 
         """
         self._check_idle()
@@ -204,6 +209,9 @@ class Manager:
         )
         if window.manifest is None:
             window, entries = find_chunks(self.store, window, session, self.settings.codec)
+        num_tokens = session.num_tokens
+        for turn in window.turns[len(session.turns) :]:
+            session.add_turn(turn)
         live = self._begin(name, session)
         live.entries = entries
         live.tags = window.manifest.tags if window.manifest else ()
@@ -211,16 +219,19 @@ class Manager:
             live.problems = (f'the window is opened from its turns: {problem}',)
         self.time_to_header_s = header_s
         try:
-            load = ChunkReader(
-                self.store, window, self.engine, self.kernels, self.settings.thaw.num_threads
-            )
+            load = ChunkReader(self.store, window, self.engine, self.kernels, self.settings.thaw)
             live.thaw = begin_thaw(
-                window, session, entries, load, self.settings, clock=self._clock, began=began
+                window,
+                session,
+                entries,
+                load,
+                self.settings,
+                num_tokens=num_tokens,
+                clock=self._clock,
+                began=began,
             )
-            for turn in window.turns[len(session.turns) :]:
-                session.add_turn(turn)
         except BaseException:
-            self.leave()  # half of its turns would be worse than none
+            self.leave()  # a session without its thaw would be computed as if it were new
             raise
         return live.thaw
 
@@ -244,8 +255,14 @@ class Manager:
             live.close()
 
     def _begin(self, name: str, session: Session) -> LiveWindow:
+        """Leave the open window; what the engine holds of the next one's tokens stays."""
         self.leave()
-        self.engine.reset()
+        held, self._held = self._held, None  # an interrupt in between must not leave a half truth
+        if held is None:
+            self.engine.reset()
+        else:
+            session.adopt(held)
+        self._held = session
         self._live = LiveWindow(name, session, self._tools)
         return self._live
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwm_ros.codec import codec_named, decode_chunk, Scratch
+from cwm_ros.config import MIB
 from cwm_ros.errors import ContextFullError, NotFoundError
 from cwm_ros.plan import plan_thaw
-from cwm_ros.session import Session
+from cwm_ros.readahead import StagingRing
+from cwm_ros.session import common_length, Session
 from cwm_ros.store import Manifest
 from cwm_ros.thaw import Thaw
 
@@ -27,9 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cwm_ros.codec.kernels import Kernels
-    from cwm_ros.config import CodecSettings, Settings
+    from cwm_ros.config import CodecSettings, Settings, ThawSettings
     from cwm_ros.engine import Engine
-    from cwm_ros.kv import TokenArray
     from cwm_ros.model import ChatRenderer
     from cwm_ros.plan import ThawStep
     from cwm_ros.store import ChunkEntry, ChunkHeader, Store, Window
@@ -74,7 +75,7 @@ def restore_session(
         return session, ()
     if manifest.spec != engine.spec:
         return session, ()
-    same = _common_length(manifest.tokens, session.tokens)
+    same = common_length(manifest.tokens, session.tokens)
     return session, tuple(entry for entry in manifest.chunks if entry.stop <= same)
 
 
@@ -100,13 +101,6 @@ def find_chunks(
     return replace(window, manifest=manifest), entries
 
 
-def _common_length(a: TokenArray, b: TokenArray) -> int:
-    """Return how many tokens two conversations have in common at their beginning."""
-    length = min(len(a), len(b))
-    differs = np.flatnonzero(a[:length] != b[:length])
-    return int(differs[0]) if len(differs) else length
-
-
 def begin_thaw(
     window: Window,
     session: Session,
@@ -114,6 +108,7 @@ def begin_thaw(
     load: LoadChunk,
     settings: Settings,
     *,
+    num_tokens: int,
     clock: Callable[[], float],
     began: float,
 ) -> Thaw:
@@ -128,6 +123,8 @@ def begin_thaw(
         Brings one chunk into the engine's cache.
     settings
         What usable means, and how many threads.
+    num_tokens
+        Length of what was restored; the session may have later turns.
     clock, began
         Steady clock, and when the thaw was asked for on it [s].
 
@@ -136,9 +133,9 @@ def begin_thaw(
     chunk_tokens = manifest.chunk_tokens if manifest else settings.codec.chunk_tokens
     steps = plan_thaw(
         entries,
-        num_tokens=session.num_tokens,
+        num_tokens=num_tokens,
         chunk_tokens=chunk_tokens,
-        turn_stops=session.turn_stops,
+        turn_stops=[stop for stop in session.turn_stops if stop <= num_tokens],
         settings=settings.thaw,
     )
     return Thaw(
@@ -150,14 +147,6 @@ def begin_thaw(
         clock=clock,
         began=began,
     )
-
-
-class _Buffers(threading.local):
-    """What one thread reuses from chunk to chunk."""
-
-    def __init__(self, num_bytes: int, kernels: Callable[[], Kernels]) -> None:
-        self.payload = np.empty(num_bytes, np.uint8)
-        self.scratch = Scratch(kernels)
 
 
 class ChunkReader:
@@ -174,9 +163,8 @@ class ChunkReader:
         Takes the KV, at positions that are not resident.
     kernels
         Gives the codec's fastest kernels.
-    num_decoders
-        Most threads that decode at once. With more threads than that, the drive reads ahead
-        while they do, and the first chunks are not slowed down by those behind them.
+    settings
+        How many threads may decode at once, and how much memory is for chunks on their way.
 
     """
 
@@ -186,15 +174,24 @@ class ChunkReader:
         window: Window,
         engine: Engine,
         kernels: Callable[[], Kernels],
-        num_decoders: int,
+        settings: ThawSettings,
     ) -> None:
         self._store = store
         self._manifest = window.manifest
         self._engine = engine
         chunks = window.manifest.chunks if window.manifest else ()
         largest = max((entry.payload_bytes for entry in chunks), default=0)
-        self._buffers = _Buffers(largest, kernels)
-        self._decoding = threading.Semaphore(num_decoders)
+        self._ring = StagingRing(
+            settings.staging_mib * MIB,
+            payload_bytes=largest,
+            scratch_bytes=largest,
+            max_slots=2 * settings.num_threads,
+            kernels=kernels,
+        )
+        # More threads read than decode, so that the drive is busy while they do, and the first
+        # chunks are not slowed down by those behind them.
+        self._decoding = threading.Semaphore(settings.num_threads)
+        self._drops_pages = settings.drop_page_cache
 
     def __call__(self, step: ThawStep) -> None:
         """
@@ -212,19 +209,22 @@ class ChunkReader:
         assert entry is not None
         assert manifest is not None
         source = self._store.chunk_path(entry.id, entry.codec)
-        payload = self._store.read_chunk(manifest, entry, self._buffers.payload)
-        if payload is None:
-            raise NotFoundError(f'{source}: is not there; its tokens are computed again')
-        with self._decoding:
-            decode_chunk(
-                payload,
-                spec=manifest.spec,
-                num_tokens=step.stop - step.start,
-                codec=codec_named(entry.codec),
-                out=self._engine.import_view(step.start, step.stop),
-                scratch=self._buffers.scratch,
-                source=source,
-            )
+        with self._ring.slot() as slot:
+            payload = self._store.read_chunk(manifest, entry, slot.payload)
+            if payload is None:
+                raise NotFoundError(f'{source}: is not there; its tokens are computed again')
+            if self._drops_pages:
+                self._store.release([entry])
+            with self._decoding:
+                decode_chunk(
+                    payload,
+                    spec=manifest.spec,
+                    num_tokens=step.stop - step.start,
+                    codec=codec_named(entry.codec),
+                    out=self._engine.import_view(step.start, step.stop),
+                    scratch=slot.scratch,
+                    source=source,
+                )
 
 
 class PayloadCheck:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def save(live: LiveWindow, *, is_final: bool) -> Iterator[FreezeProgress]:
     """Write the window; see `Manager.freeze`."""
     tools, store = live.tools, live.tools.store
-    _settle(live)
+    live.settle()
     live.commit(or_keep=len(live.session.turns))
     if not is_final and (reason := store.budget_problem()):
         evicted = store.take_evictions()
@@ -37,12 +37,3 @@ def save(live: LiveWindow, *, is_final: bool) -> Iterator[FreezeProgress]:
     store.commit_window(freeze.manifest(live.name, live.tags))
     live.entries = tuple(freeze.entries)
     yield replace(freeze.progress, is_committed=True, evicted=store.take_evictions())
-
-
-def _settle(live: LiveWindow) -> None:
-    """Take the chunks in flight, and set those aside that proved damaged."""
-    if live.thaw is not None:
-        live.thaw.settle()
-        for entry in live.thaw.damaged:
-            live.tools.store.discard_chunk(entry)
-        live.thaw.damaged.clear()

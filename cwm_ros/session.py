@@ -56,6 +56,13 @@ class Fidelity:
         return f'LOSSY({self.codec})' if self.codec else 'EXACT'
 
 
+def common_length(a: TokenArray, b: TokenArray) -> int:
+    """Return how many tokens two conversations have in common at their beginning."""
+    length = min(len(a), len(b))
+    differs = np.flatnonzero(a[:length] != b[:length])
+    return int(differs[0]) if len(differs) else length
+
+
 class Session:
     """
     A conversation in an engine; called from the one thread that owns the engine.
@@ -118,6 +125,38 @@ class Session:
         for start, stop in self.provisional:
             ranges.add(start, stop)
         return ranges
+
+    def is_sound(self, start: int, stop: int) -> bool:
+        """Say whether all of [start, stop) is resident and none of it provisional."""
+        has_all = self.engine.resident.covers(start, stop)
+        return has_all and next(self.provisional.overlap(start, stop), None) is None
+
+    def drop(self, start: int, stop: int) -> None:
+        """Forget the KV of [start, stop)."""
+        self.engine.drop(start, stop)
+        self.provisional.remove(start, stop)
+        self.bridged.remove(start, stop)
+
+    def adopt(self, other: Session) -> None:
+        """
+        Keep what the engine holds of the tokens that two conversations begin with.
+
+        KV depends on the tokens up to its own and on nothing else, so that it is right wherever
+        they are the same. What else the engine holds is dropped.
+
+        Parameters
+        ----------
+        other
+            The conversation that the engine held until now.
+
+        """
+        same = common_length(self._tokens, other.tokens)
+        self.engine.drop(same, max(same, other.num_tokens, self.engine.capacity))
+        self.provisional = TokenRanges(other.provisional.overlap(0, same))
+        self.bridged = TokenRanges(other.bridged.overlap(0, same))
+        self.lossy_codec = other.lossy_codec if len(self.engine.resident) else ''
+        gaps = self.engine.resident.missing(self._frontier, self.num_tokens)
+        self._frontier, _ = next(gaps, (self.num_tokens, self.num_tokens))
 
     def add_turn(self, turn: Turn) -> int:
         """
@@ -237,7 +276,7 @@ class Session:
             Logits, shape (R, V), of the rows asked for.
 
         """
-        is_sound = self._is_sound_before(start)
+        is_sound = self.is_sound(0, start)
         if not is_sound:
             # Before, because a run that is cancelled leaves what it had finished.
             self.provisional.add(start, stop)
@@ -263,10 +302,6 @@ class Session:
                 right = min(left + REPAIR_SLICE, stop)
                 self.compute(left, right, LogitRows.NONE, cancel)
                 yield right - left
-
-    def _is_sound_before(self, position: int) -> bool:
-        has_all = self.engine.resident.covers(0, position)
-        return has_all and next(self.provisional.overlap(0, position), None) is None
 
     def _check_room(self, num_tokens: int, *, spare: int) -> None:
         if num_tokens > self.engine.capacity - self.num_tokens - spare:

@@ -11,7 +11,6 @@ tokens of an answer if it likes. What cannot be loaded is computed from its toke
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 import logging
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING
 from cwm_ros.config import LOSSLESS_CODEC
 from cwm_ros.engine import LogitRows
 from cwm_ros.errors import (
-    CwmError,
     FormatError,
     FormatTooNewError,
     IdentityError,
@@ -27,17 +25,18 @@ from cwm_ros.errors import (
     StorageError,
 )
 from cwm_ros.plan import prioritize
+from cwm_ros.readahead import check_cancelled, ReadAhead
 from cwm_ros.relevance import relevance
 from cwm_ros.session import REPAIR_SLICE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterator, Sequence
     from threading import Event
     from types import TracebackType
 
     from typing_extensions import Self
 
+    from cwm_ros.errors import CwmError
     from cwm_ros.kv import TokenArray
     from cwm_ros.plan import ThawStep
     from cwm_ros.session import Fidelity, Session
@@ -61,6 +60,8 @@ class ThawProgress:
         Bytes read from chunk files.
     reused_tokens, recomputed_tokens
         Tokens whose KV came from chunks, and tokens computed again, so far.
+    kept_tokens
+        Those of the reused that the engine still held when the thaw began.
     is_usable, is_answerable, is_complete
         See `cwm_ros.plan`; answerable concerns the prompt that waits.
     elapsed_s
@@ -75,6 +76,7 @@ class ThawProgress:
     bytes_loaded: int
     reused_tokens: int
     recomputed_tokens: int
+    kept_tokens: int
     is_usable: bool
     is_answerable: bool
     is_complete: bool
@@ -87,6 +89,7 @@ class _Counts:
     bytes_loaded: int = 0
     reused_tokens: int = 0
     recomputed_tokens: int = 0
+    kept_tokens: int = 0
     warnings: list[str] = field(default_factory=list)
 
 
@@ -133,18 +136,15 @@ class Thaw:
         self.damaged: list[ChunkEntry] = []
         self.num_tokens = max((step.stop for step in steps), default=0)
         self._counts = _Counts()
-        self._load = load
         self._chunk_tokens = chunk_tokens
         self._clock = clock
         self._began = began
-        self._queue = deque(step for step in steps if step.entry or step.is_usable_part)
+        self._queue = deque(self._find_work())
         self._usable = {step.start for step in steps if step.is_usable_part}
         self._wanted = self._usable
-        self._in_flight: dict[int, tuple[ThawStep, Future[CwmError | None]]] = {}
-        self._max_in_flight = 2 * num_threads
-        self._pool = ThreadPoolExecutor(self._max_in_flight, thread_name_prefix='cwm-thaw')
+        self._ahead = ReadAhead(load, 2 * num_threads)
         session.engine.reserve(session.num_tokens)
-        self._submit()
+        self._send()
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +165,7 @@ class Thaw:
     @property
     def is_complete(self) -> bool:
         """Whether every position of the window is resident and none provisional."""
-        return not self._queue and not self._in_flight and self._next_unsound() is None
+        return not self._queue and self._ahead.is_empty and self._next_unsound() is None
 
     def progress(self) -> ThawProgress:
         """Return how far the thaw is now."""
@@ -177,12 +177,26 @@ class Thaw:
             bytes_loaded=self._counts.bytes_loaded,
             reused_tokens=self._counts.reused_tokens,
             recomputed_tokens=self._counts.recomputed_tokens,
+            kept_tokens=self._counts.kept_tokens,
             is_usable=self._usable <= done,
             is_answerable=self._wanted <= done,
             is_complete=self.is_complete,
             elapsed_s=self._clock() - self._began,
             fidelity=self.session.fidelity,
         )
+
+    def _find_work(self) -> Iterator[ThawStep]:
+        """Yield the steps that are not done; what is there of a chunk to be loaded is dropped."""
+        session = self.session
+        for step in self.steps:
+            if session.is_sound(step.start, step.stop):
+                self._counts.reused_tokens += step.stop - step.start
+                self._counts.kept_tokens += step.stop - step.start
+            elif step.entry:
+                session.drop(step.start, step.stop)
+                yield step
+            elif step.is_usable_part:
+                yield step
 
     def prioritize(self, prompt: TokenArray, count: int) -> None:
         """
@@ -220,73 +234,96 @@ class Thaw:
             Ends a computation early; what is resident stays valid.
 
         """
-        self._submit()
+        if not self._may_go_on(cancel, wait=wait):
+            return False
+        self._send()
         if (
             self._queue
             and self._queue[0].entry is None
-            and not (self._usable & self._in_flight.keys())
+            and not (self._usable & self._ahead.starts)
         ):
             step = self._queue.popleft()
             self._compute(step.start, step.stop, cancel)
             return True
-        if self._in_flight and (wait or next(iter(self._in_flight.values()))[1].done()):
-            self._take_one()
-            self._submit()
+        if self._ahead.has_arrival or (wait and not self._ahead.is_empty):
+            self._queue.extendleft(self._take_one())
+            self._send()
             return True
-        if not self._queue and not self._in_flight and wait:
+        if not self._queue and self._ahead.is_empty and wait:
             return self._repair_one(cancel)
         return False
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether it stands still until `resume`."""
+        return self._ahead.is_paused
+
+    def pause(self) -> None:
+        """
+        Leave drive and processor to others, who are more urgent; from any thread.
+
+        No chunk is begun until `resume`; those that are being read come to their end, and what is
+        resident stays. Meanwhile `advance` does nothing, or waits if it is to wait.
+        """
+        self._ahead.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`; from any thread."""
+        self._ahead.resume()
+
     def settle(self) -> None:
-        """Wait for the chunks in flight and make them resident; none is submitted meanwhile."""
-        while self._in_flight:
-            self._take_one()
+        """Wait for the chunks in flight and make them resident; none is sent for meanwhile."""
+        postponed = []
+        while not self._ahead.is_empty:
+            postponed += self._take_one()
+        self._queue.extendleft(reversed(postponed))
 
     def close(self) -> None:
-        """Stop; what is resident stays, and a later thaw of the same window resumes."""
+        """End it; what is resident stays, and a later thaw of the same window goes on."""
         self._queue.clear()
         try:
             self.settle()
         finally:
-            self._pool.shutdown()
+            self._ahead.close()
 
-    def _submit(self) -> None:
-        while self._queue and self._queue[0].entry and len(self._in_flight) < self._max_in_flight:
-            step = self._queue.popleft()
-            self._in_flight[step.start] = step, self._pool.submit(self._run_load, step)
+    def _may_go_on(self, cancel: Event | None, *, wait: bool) -> bool:
+        check_cancelled(cancel)
+        if self.is_paused and wait:
+            self._ahead.wait_for_resume(cancel)
+        return not self.is_paused
 
-    def _run_load(self, step: ThawStep) -> CwmError | None:
-        try:
-            self._load(step)
-        except CwmError as exc:
-            return exc
-        except BaseException as exc:  # noqa: BLE001 - a thread's surprise must reach the owner
-            return StorageError(f'tokens {step.start} to {step.stop}: {exc!r}')
-        return None
+    def _send(self) -> None:
+        while self._queue and self._queue[0].entry and not self._ahead.is_full:
+            self._ahead.send(self._queue.popleft())
 
-    def _take_one(self) -> None:
+    def _take_one(self) -> list[ThawStep]:
         """
         Wait for the chunk that was asked for first, and make it resident.
 
-        In the plan's order, whichever comes first: threads wait for each other in no order, and
-        chunks behind must not pass those that an answer waits for. An interrupt may come at any
-        line here and in `_submit`. A chunk that is lost so is neither waiting nor in flight,
-        hence computed at the end.
+        An interrupt may come at any line here and in `_send`. A chunk that is lost so is neither
+        waiting nor in flight, hence computed at the end.
+
+        Returns
+        -------
+        list of ThawStep
+            The chunk, if a pause came before it was begun.
+
         """
-        start, (step, load) = next(iter(self._in_flight.items()))
-        error = load.result()
-        del self._in_flight[start]
+        step, error, is_postponed = self._ahead.take()
+        if is_postponed:
+            return [step]
         if error is not None:
             self._give_up(step, error)
-            return
+            return []
         assert step.entry is not None
-        self.session.engine.mark_resident(step.start, step.stop)
         if step.entry.codec != LOSSLESS_CODEC:
             self.session.lossy_codec = step.entry.codec
         if step.stop - step.start < self._chunk_tokens:
             self.session.bridged.add(step.start, step.stop)
+        self.session.engine.mark_resident(step.start, step.stop)
         self._counts.bytes_loaded += step.entry.file_bytes
         self._counts.reused_tokens += step.stop - step.start
+        return []
 
     def _give_up(self, step: ThawStep, error: CwmError) -> None:
         """Have a chunk computed that cannot be loaded: at once if answering waits for it."""

@@ -363,17 +363,22 @@ def test_closing_does_not_wait_for_a_result_that_was_lost(
     assert_true_kv(manager.session)
 
 
-def test_a_thaw_resumes_where_another_was_closed(open_fake: OpenManager) -> None:
-    """The cache keeps nothing of a window that was left, so it begins anew."""
+def test_a_window_that_is_opened_again_goes_on_where_it_was(open_fake: OpenManager) -> None:
     num_tokens = frozen(open_fake)
-    manager = open_fake()
+    manager = open_fake(thaw={'io_threads': 1})
+    num_bytes = 0
     for num_steps in (1, 3, 100):
         thaw = manager.open_window('trip')
         for _ in range(num_steps):
             thaw.advance(wait=True)
         assert_true_kv(manager.session)
+        manager.leave()
+        num_bytes += thaw.progress().bytes_loaded
+    thaw = manager.open_window('trip')
 
-    assert thaw.progress().reused_tokens == num_tokens
+    assert thaw.is_complete
+    assert thaw.progress().reused_tokens == thaw.progress().kept_tokens == num_tokens
+    assert num_bytes == sum(step.entry.file_bytes for step in thaw.steps if step.entry)
 
 
 def test_a_prompt_that_is_cancelled_while_it_waits(open_fake: OpenManager) -> None:

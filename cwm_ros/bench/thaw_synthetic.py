@@ -205,7 +205,7 @@ def thaw_window(
         turn_stops=session.turn_stops,
         settings=settings,
     )
-    load = ChunkReader(store, window, engine, kernels, settings.num_threads)
+    load = ChunkReader(store, window, engine, kernels, settings)
     with Thaw(
         session,
         steps,
