@@ -21,7 +21,12 @@ from typing import get_type_hints, TYPE_CHECKING, TypeVar
 import yaml
 
 from cwm_ros.config_checks import check_choice, check_range
-from cwm_ros.config_vehicle import PowerSettings
+from cwm_ros.config_vehicle import (
+    IgnitionSettings,
+    PowerSettings,
+    RuntimeSettings,
+    ShutdownSettings,
+)
 from cwm_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -256,6 +261,9 @@ class Settings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     assistant: AssistantSettings = field(default_factory=AssistantSettings)
     power: PowerSettings = field(default_factory=PowerSettings)
+    ignition: IgnitionSettings = field(default_factory=IgnitionSettings)
+    shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
 
 Group = TypeVar('Group')
@@ -326,6 +334,8 @@ def _convert(path: Path, name: str, value: object, kind: type) -> object:
         return _to_path(path, name, value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind == tuple[int, ...] and isinstance(value, list):
+        return tuple(_convert(path, name, item, int) for item in value)
     if type(value) is not kind:
         raise ConfigError(f'{path}: {name} is {value!r}', hint=f'use a {kind.__name__}')
     return value

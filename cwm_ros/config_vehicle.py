@@ -1,13 +1,15 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of what a vehicle adds: its battery, and what work may take from it."""
+"""Settings of what a vehicle adds: ignition, shutdown, battery, and programs beside this one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cwm_ros.config_checks import check_range
+from cwm_ros.config_checks import check_choice, check_range
 from cwm_ros.errors import ConfigError
+
+IO_CLASSES = ('none', 'best-effort', 'idle')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +75,74 @@ class PowerSettings:
                 f'{self.critical_above_c}',
                 hint='let them ascend in this order',
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IgnitionSettings:
+    """
+    How the ignition is read.
+
+    Parameters
+    ----------
+    debounce
+        How long OFF must be held to count [s].
+
+    """
+
+    debounce: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_range('ignition.debounce', self.debounce, 0.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownSettings:
+    """
+    How much time a save may take when power goes.
+
+    Parameters
+    ----------
+    budget
+        From the signal, the transition or the ignition's OFF [s].
+
+    """
+
+    budget: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_range('shutdown.budget', self.budget, 0.0, 3600.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeSettings:
+    """
+    What the process may take beside others, as perception; see `cwm_ros.runtime`.
+
+    Parameters
+    ----------
+    cpu_affinity
+        Numbers of the processor cores to run on; empty means all.
+    nice
+        0 is normal, 19 gives way to all others; below 0 needs a privilege.
+    io_class
+        Class of the drive's scheduler: 'none' (as inherited), 'best-effort' or 'idle'.
+    oom_score_adj
+        Which process the kernel ends first when memory is short, -1000 (never) to 1000.
+    min_mem_available_mib
+        Below so much available memory a thaw is refused [MiB]; 0 for no limit.
+
+    """
+
+    cpu_affinity: tuple[int, ...] = ()
+    nice: int = 0
+    io_class: str = 'none'
+    oom_score_adj: int = 0
+    min_mem_available_mib: int = 0
+
+    def __post_init__(self) -> None:
+        for core in self.cpu_affinity:
+            check_range('runtime.cpu_affinity', core, 0, 4095)
+        check_range('runtime.nice', self.nice, -20, 19)
+        check_choice('runtime.io_class', self.io_class, IO_CLASSES)
+        check_range('runtime.oom_score_adj', self.oom_score_adj, -1000, 1000)
+        check_range('runtime.min_mem_available_mib', self.min_mem_available_mib, 0, 1 << 20)

@@ -16,6 +16,8 @@ from enum import Enum, IntEnum
 import math
 from typing import TYPE_CHECKING
 
+from cwm_ros.ignition import Ignition
+
 if TYPE_CHECKING:
     from cwm_ros.config_vehicle import PowerSettings
 
@@ -31,17 +33,6 @@ class Policy(IntEnum):
     BALANCED = 1
     CONSERVATIVE = 2
     CRITICAL = 3
-
-
-class Ignition(IntEnum):
-    """Position of the ignition (COVESA VSS, Vehicle.LowVoltageSystemState)."""
-
-    UNDEFINED = 0
-    LOCK = 1
-    OFF = 2
-    ACC = 3
-    ON = 4
-    START = 5
 
 
 class Urgency(Enum):

@@ -12,11 +12,11 @@ import pytest
 
 from cwm_ros.config_vehicle import PowerSettings
 from cwm_ros.errors import ConfigError
+from cwm_ros.ignition import Ignition
 from cwm_ros.power import (
     choose_by_charge,
     Cost,
     decide,
-    Ignition,
     Override,
     Policy,
     PolicyChoice,
