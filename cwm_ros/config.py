@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 CHUNK_TOKENS = (128, 256, 512)
-CODECS = ('raw', 'fp16', 'int8')
+CODECS = ('raw', 'fp16', 'int8', 'int4')
 LOSSLESS_CODEC = 'raw'
 COMPRESSIONS = ('none', 'lz4')
 ENGINES = ('onnxruntime',)
@@ -112,7 +112,8 @@ class CodecSettings:
     Parameters
     ----------
     kind
-        'int8' (default), 'fp16', or 'raw' (float32).
+        'int8' (default), 'int4' (little more than half of it, not as exact), 'fp16', or 'raw'
+        (float32).
     chunk_tokens
         Tokens in a chunk; fixed for a store.
     compression

@@ -139,7 +139,7 @@ def test_a_value_of_the_wrong_type_is_named(
         ('storage', 'quota_mib', [0, -1, (1 << 30) + 1, 10**30]),
         ('storage', 'free_floor_mib', [-1, (1 << 30) + 1]),
         ('storage', 'lock_timeout_s', [-0.1, 3601.0, float('nan'), float('inf')]),
-        ('codec', 'kind', ['int4', 'INT8', '']),
+        ('codec', 'kind', ['int3', 'INT8', '']),
         ('codec', 'chunk_tokens', [0, 64, 255, 1024]),
         ('codec', 'compression', ['zstd', '']),
         ('thaw', 'first_tokens', [0, (1 << 20) + 1]),

@@ -23,7 +23,15 @@ from cwm_ros.codec.payload import (
     scale_bits,
     write_index,
 )
-from cwm_ros.codec.quantize import FLOAT16_MAX, groups, INT8_LARGEST, int8_scales
+from cwm_ros.codec.quantize import (
+    FLOAT16_MAX,
+    GROUP_TOKENS,
+    groups,
+    INT4_GROUP_TOKENS,
+    INT4_MAX,
+    INT8_LARGEST,
+    int8_scales,
+)
 from cwm_ros.errors import ConfigError, EngineError, FormatError
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ LARGEST = {
     CodecId.RAW: np.float32(np.finfo(np.float32).max),
     CodecId.FP16: FLOAT16_MAX,
     CodecId.INT8: INT8_LARGEST,
+    CodecId.INT4: FLOAT16_MAX,
 }
 """Largest magnitude that each codec can hold."""
 
@@ -109,7 +118,7 @@ def encode_chunk(kv: FloatArray, codec: CodecId, compression: str, scratch: Scra
     Raises
     ------
     EngineError
-        A value is not finite, or too large for the codec (fp16: 65504, int8: 127 * 65504).
+        A value is not finite, or too large for the codec (fp16, int4: 65504, int8: 127 * 65504).
     ConfigError
         The array has another shape, type or order, or the compression is unknown.
 
@@ -181,6 +190,9 @@ def decode_chunk(
     if codec is CodecId.INT8:
         _check_scales(scales, source, is_half=rows.is_half)
         scratch.kernels().dequantize(*blocks, scales, *rows, num_tokens)
+    elif codec is CodecId.INT4:
+        _check_pairs(scales, source)
+        scratch.kernels().dequantize_int4(*blocks, scales, *rows, num_tokens)
     else:
         _load_floats(blocks, layout, rows, scratch.kernels(), source)
 
@@ -189,9 +201,9 @@ def error_bound(kv: FloatArray, codec: CodecId) -> FloatArray:
     """
     Return how far encoding and decoding may move a value.
 
-    The result is the same, within float32 rounding, for the values before encoding and for those
-    decoded to float32: decoded values have the same scales, down to scales of 2^-14, below which
-    the bound is a constant.
+    It holds for the values before encoding and for those decoded to float32. For int8 both give
+    the same, within float32 rounding: decoded values have the same scales, down to scales of
+    2^-14, below which the bound is a constant. For int4 it allows for a minimum that was rounded.
 
     Parameters
     ----------
@@ -203,8 +215,8 @@ def error_bound(kv: FloatArray, codec: CodecId) -> FloatArray:
     Returns
     -------
     FloatArray
-        Shape (L, 2, H, G, D): one bound for each group of 128 tokens of a channel. Decoding to
-        float16 adds that type's rounding, 2^-11 of a value.
+        Shape (L, 2, H, G, D): one bound for every 128 tokens of a channel. Decoding to float16
+        adds that type's rounding, 2^-11 of a value.
 
     """
     tokens = groups(kv.shape[3])
@@ -213,9 +225,27 @@ def error_bound(kv: FloatArray, codec: CodecId) -> FloatArray:
         return np.zeros_like(peaks)
     if codec is CodecId.FP16:
         return np.maximum(peaks * np.float32(2**-11), np.float32(2**-25))
+    if codec is CodecId.INT4:
+        return _int4_bound(kv, peaks)
     # A quotient of up to 127 carries two float32 roundings, which may take it past the middle.
     scales = np.maximum(int8_scales(peaks), np.float32(2**-14), dtype=np.float32)
     return np.multiply(scales, 0.5 + 127 * 2**-23, dtype=np.float32)
+
+
+def _int4_bound(kv: FloatArray, peaks: FloatArray) -> FloatArray:
+    """Bound half a scale for the widest half of each group of 128 tokens."""
+    halves: FloatArray = np.zeros_like(peaks)
+    for first, last in groups(kv.shape[3], INT4_GROUP_TOKENS):
+        part = kv[:, :, :, first:last]
+        lows, highs = part.min(axis=3), part.max(axis=3)
+        # The minimum is up to a float16 step lower, and decoded values may lack twice that.
+        steps = np.maximum(np.abs(lows) * np.float32(2**-10), np.float32(2**-24))
+        scales = np.maximum((highs - lows + 2 * steps) / INT4_MAX, np.float32(2**-14))
+        group = halves[:, :, :, first // GROUP_TOKENS]
+        # A scale is rounded up by at most 2^-10.
+        np.maximum(group, scales * np.float32(0.5 + 2**-10), out=group)
+    rounding: FloatArray = peaks * np.float32(2**-22)  # four float32 roundings
+    return halves + rounding
 
 
 def _layout_of(kv: FloatArray, codec: CodecId) -> PayloadLayout:
@@ -236,7 +266,10 @@ def _write_codes(
 ) -> None:
     """Fill the codes of all blocks, and the scales."""
     shape = (layout.num_rows, layout.num_tokens, layout.head_dim)
-    if layout.codec is CodecId.INT8:
+    if layout.codec is CodecId.INT4:
+        pairs = codes.reshape(*shape[:2], layout.codec.token_bytes(layout.head_dim))
+        bits = kernels.quantize_int4(*rows, pairs, scales)
+    elif layout.codec is CodecId.INT8:
         bits = kernels.quantize(*rows, codes.view(np.int8).reshape(shape), scales)
     elif layout.codec is CodecId.FP16:
         bits = kernels.store_floats(*rows, codes.view(np.uint16).reshape(shape))
@@ -291,6 +324,14 @@ def _check_scales(scales: BitsArray, source: Path, *, is_half: bool) -> None:
         raise FormatError(source, 'scales: one is negative or not finite')
     if is_half and largest > HALF_SCALE_LIMIT.view(np.uint16):
         raise EngineError(f'{source}: a value does not fit a float16 cache')
+
+
+def _check_pairs(scales: BitsArray, source: Path) -> None:
+    """Check scales and minima; those that are finite fit any cache."""
+    if scales[:, :, 0].max() >= FLOAT16_INFINITY:
+        raise FormatError(source, 'scales: one is negative or not finite')
+    if (scales[:, :, 1] & np.uint16(HALF_MASK[0])).max() >= FLOAT16_INFINITY:
+        raise FormatError(source, 'scales: a minimum is not finite')
 
 
 def _load_floats(

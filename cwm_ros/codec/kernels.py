@@ -142,6 +142,28 @@ class Quantize(Protocol):
         """
 
 
+class QuantizeInt4(Protocol):
+    """Rows of float32 to int4 codes, two in a byte, and scales with minima."""
+
+    def __call__(
+        self, flat: FloatArray, starts: IndexArray, codes: ByteArray, scales: BitsArray, /
+    ) -> int:
+        """
+        Fill ``codes``, shape (R, T, W), and ``scales``, shape (R, G, 2, D), scale before minimum.
+
+        W = ceil(D / 2), G counts groups of 64 tokens. Byte j holds channel j in its low half and
+        channel W + j in its high one. The minimum is the largest float16 that is not above any
+        value, the scale the smallest float16 s with 15 s >= the largest value less the minimum,
+        the code rint((x - minimum) * (1 / s)) in float32, kept within 0..15; 0 where s is 0.
+
+        Returns
+        -------
+        int
+            Float32 bits of the largest magnitude; above those of 65504 nothing else must be used.
+
+        """
+
+
 class StoreFloats(Protocol):
     """Rows of float32 to float16 or float32 codes."""
 
@@ -169,6 +191,27 @@ class Dequantize(Protocol):
         Write code * scale; float16 is rounded to nearest even and saturated.
 
         ``scales`` has the shape (R, G, D) and is finite. Only the rows of ``flat`` are written.
+        """
+
+
+class DequantizeInt4(Protocol):
+    """int4 codes, scales and minima to rows."""
+
+    def __call__(  # noqa: PLR0917 - compiled code takes no keywords
+        self,
+        payload: ByteArray,
+        staging: ByteArray,
+        places: IndexArray,
+        scales: BitsArray,
+        flat: npt.NDArray[Element],
+        starts: IndexArray,
+        num_tokens: int,
+        /,
+    ) -> None:
+        """
+        Write code * scale + minimum, rounded once to float32, then as `Dequantize` does.
+
+        ``scales`` has the shape (R, G, 2, D) and is finite; a block is H * T * ceil(D / 2) bytes.
         """
 
 
@@ -210,6 +253,8 @@ class Kernels:
     quantize: Quantize
     store_floats: StoreFloats
     dequantize: Dequantize
+    quantize_int4: QuantizeInt4
+    dequantize_int4: DequantizeInt4
     load_floats: LoadFloats
     largest_bits: LargestBits
 
@@ -221,6 +266,8 @@ def numpy_kernels() -> Kernels:
         quantize=quantize.quantize,
         store_floats=quantize.store_floats,
         dequantize=quantize.dequantize,
+        quantize_int4=quantize.quantize_int4,
+        dequantize_int4=quantize.dequantize_int4,
         load_floats=quantize.load_floats,
         largest_bits=quantize.largest_bits,
     )

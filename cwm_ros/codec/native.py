@@ -21,7 +21,14 @@ from numba.extending import intrinsic
 import numpy as np
 
 from cwm_ros.codec.kernels import Kernels
-from cwm_ros.codec.quantize import FLOAT16_MAX, GROUP_TOKENS, INT8_LARGEST, INT8_MAX
+from cwm_ros.codec.quantize import (
+    FLOAT16_MAX,
+    GROUP_TOKENS,
+    INT4_GROUP_TOKENS,
+    INT4_MAX,
+    INT8_LARGEST,
+    INT8_MAX,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +55,9 @@ MAGNITUDE = np.int32(0x7FFFFFFF)
 INT8_PEAK = np.float32(INT8_MAX)
 LARGEST_PEAK = np.int32(INT8_LARGEST.view(np.int32))
 ONE, ZERO = np.float32(1), np.float32(0)
+INT4_PEAK = np.float32(INT4_MAX)
+HALF_MIN, HALF_MAX = -FLOAT16_MAX, FLOAT16_MAX
+NEGATIVE = 0x8000
 
 
 def _inline(function: Function) -> Function:
@@ -112,10 +122,12 @@ def _raise_peaks(peaks: Bits, bits: Bits, first: int, last: int) -> None:
 
 
 @_inline
-def _choose_scales(peaks: FloatArray, scales: BitsArray, inverses: FloatArray) -> None:
+def _choose_scales(
+    peaks: FloatArray, largest_code: np.float32, scales: BitsArray, inverses: FloatArray
+) -> None:
     for d in range(len(peaks)):
-        scale = _narrow(peaks[d] / INT8_PEAK, scales.dtype)
-        if INT8_PEAK * _widen(scale) < peaks[d]:
+        scale = _narrow(peaks[d] / largest_code, scales.dtype)
+        if largest_code * _widen(scale) < peaks[d]:
             scale = np.uint16(scale + 1)
         scales[d] = scale
         inverses[d] = ONE / _widen(scale) if scale > 0 else ZERO
@@ -146,8 +158,79 @@ def _quantize(flat: FloatArray, starts: IndexArray, codes: CodeArray, scales: Bi
             _raise_peaks(peaks, source.view(np.int32), first, last)
             largest = max(largest, peaks.max())
             peaks[:] = np.minimum(peaks, LARGEST_PEAK)
-            _choose_scales(peaks.view(np.float32), scales[row, group], inverses)
+            _choose_scales(peaks.view(np.float32), INT8_PEAK, scales[row, group], inverses)
             _round_codes(source, inverses, codes[row], first, last)
+    return int(largest)
+
+
+@_inline
+def _widen_range(
+    lows: FloatArray, highs: FloatArray, source: FloatArray, first: int, last: int
+) -> np.int32:
+    """Find the smallest and largest values of each channel, and the bits of the largest size."""
+    head_dim, largest = len(lows), np.int32(0)
+    lows[:], highs[:] = HALF_MAX, HALF_MIN
+    for token in range(first, last):
+        values = source[token * head_dim : (token + 1) * head_dim]
+        bits = values.view(np.int32)
+        for d in range(head_dim):
+            largest = max(largest, bits[d] & MAGNITUDE)
+            lows[d] = min(lows[d], values[d])
+            highs[d] = max(highs[d], values[d])
+    return largest
+
+
+@_inline
+def _choose_minima(lows: FloatArray, highs: FloatArray, minima: BitsArray) -> None:
+    """Round ``lows`` down to float16, and make ``highs`` the ranges above that."""
+    for d in range(len(lows)):
+        low = min(max(lows[d], HALF_MIN), HALF_MAX) + ZERO
+        minimum = _narrow(low, minima.dtype)
+        if _widen(minimum) > low:
+            minimum = np.uint16(minimum + 1) if minimum & NEGATIVE else np.uint16(minimum - 1)
+        minima[d] = minimum
+        lows[d] = _widen(minimum)
+        highs[d] = min(max(highs[d], HALF_MIN), HALF_MAX) - lows[d]
+
+
+@_inline
+def _pack_codes(  # noqa: PLR0917 - compiled code takes no keywords
+    source: FloatArray,
+    lows: FloatArray,
+    inverses: FloatArray,
+    codes: ByteArray,
+    first: int,
+    last: int,
+) -> None:
+    head_dim, num_low = len(lows), codes.shape[1]
+    steps = np.empty(head_dim, np.float32)
+    for token in range(first, last):
+        values = source[token * head_dim : (token + 1) * head_dim]
+        for d in range(head_dim):
+            step = _round((values[d] - lows[d]) * inverses[d])
+            steps[d] = min(max(step, ZERO), INT4_PEAK)
+        target = codes[token]
+        for j in range(num_low):
+            target[j] = np.uint8(steps[j])
+        for j in range(head_dim - num_low):
+            target[j] |= np.uint8(np.uint8(steps[num_low + j]) << 4)
+
+
+def _quantize_int4(
+    flat: FloatArray, starts: IndexArray, codes: ByteArray, scales: BitsArray
+) -> int:
+    num_tokens, head_dim = codes.shape[1], scales.shape[3]
+    lows, highs, inverses = np.empty((3, head_dim), np.float32)
+    largest = np.int32(0)
+    for row in range(len(starts)):
+        source = flat[starts[row] : starts[row] + num_tokens * head_dim]
+        for group in range(scales.shape[1]):
+            first = group * INT4_GROUP_TOKENS
+            last = min(first + INT4_GROUP_TOKENS, num_tokens)
+            largest = max(largest, _widen_range(lows, highs, source, first, last))
+            _choose_minima(lows, highs, scales[row, group, 1])
+            _choose_scales(highs, INT4_PEAK, scales[row, group, 0], inverses)
+            _pack_codes(source, lows, inverses, codes[row], first, last)
     return int(largest)
 
 
@@ -207,6 +290,54 @@ def _dequantize(  # noqa: PLR0917 - compiled code takes no keywords
             _scale_codes(codes, factors, target, first, min(first + GROUP_TOKENS, num_tokens))
 
 
+@_inline
+def _scale_pairs(  # noqa: PLR0917 - compiled code takes no keywords
+    codes: ByteArray,
+    factors: FloatArray,
+    minima: FloatArray,
+    target: npt.NDArray[Element],
+    first: int,
+    last: int,
+) -> None:
+    head_dim = len(factors)
+    num_low = (head_dim + 1) // 2
+    for token in range(first, last):
+        source = codes[token * num_low : (token + 1) * num_low]
+        values = target[token * head_dim : (token + 1) * head_dim]
+        for j in range(num_low):
+            code = np.float32(source[j] & INT4_MAX)
+            values[j] = _narrow(code * factors[j] + minima[j], target.dtype)
+        for j in range(head_dim - num_low):
+            d = num_low + j
+            code = np.float32(source[j] >> 4)
+            values[d] = _narrow(code * factors[d] + minima[d], target.dtype)
+
+
+def _dequantize_int4(  # noqa: PLR0917 - compiled code takes no keywords
+    payload: ByteArray,
+    staging: ByteArray,
+    places: IndexArray,
+    scales: BitsArray,
+    flat: npt.NDArray[Element],
+    starts: IndexArray,
+    num_tokens: int,
+) -> None:
+    num_rows, num_groups, _, head_dim = scales.shape
+    heads, size = num_rows // len(places), num_tokens * ((head_dim + 1) // 2)
+    factors, minima = np.empty((2, head_dim), np.float32)
+    for row in range(num_rows):
+        place, offset = places[row // heads], row % heads * size
+        codes = _bytes_at(payload, staging, place, offset, size)
+        target = flat[starts[row] : starts[row] + num_tokens * head_dim]
+        for group in range(num_groups):
+            first = group * INT4_GROUP_TOKENS
+            for d in range(head_dim):
+                factors[d] = _widen(scales[row, group, 0, d])
+                minima[d] = _widen(scales[row, group, 1, d])
+            last = min(first + INT4_GROUP_TOKENS, num_tokens)
+            _scale_pairs(codes, factors, minima, target, first, last)
+
+
 def _load_floats(  # noqa: PLR0917 - compiled code takes no keywords
     payload: ByteArray,
     staging: ByteArray,
@@ -245,7 +376,7 @@ INDEX = types.Array(types.int64, 1, 'C')
 SOURCE = (types.Array(types.float32, 1, 'C', readonly=True), INDEX)
 BYTES = _array(types.uint8, readonly=True)
 BLOCKS = (BYTES, BYTES, INDEX.copy(ndim=2))
-SCALES = _array(types.uint16, 3)
+SCALES, PAIRS = _array(types.uint16, 3), _array(types.uint16, 4)
 HALF, SINGLE = _array(types.uint16), _array(types.float32)
 MASKS = (_array(types.int16), _array(types.int32))
 
@@ -302,6 +433,13 @@ def _compile_all() -> Kernels:
         ),
         dequantize=_compile(
             _dequantize, *(types.void(*BLOCKS, scales, t, *ends) for t in (HALF, SINGLE))
+        ),
+        quantize_int4=_compile(
+            _quantize_int4, types.int64(*SOURCE, BYTES.copy(ndim=3, readonly=False), PAIRS)
+        ),
+        dequantize_int4=_compile(
+            _dequantize_int4,
+            *(types.void(*BLOCKS, PAIRS.copy(readonly=True), t, *ends) for t in (HALF, SINGLE)),
         ),
         load_floats=_compile(_load_floats, *(types.void(*BLOCKS, *pair, *ends) for pair in pairs)),
         largest_bits=_compile(

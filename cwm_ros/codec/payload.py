@@ -7,7 +7,7 @@ Little-endian, nothing between the parts and nothing after them::
 
     header   64 bytes
     table    2 L entries of 16 bytes, in the order K of layer 0, V of layer 0, K of layer 1, ...
-    scales   (L, 2, H, G, D) float16, int8 only
+    scales   (L, 2, H, G, D) float16 for int8, (L, 2, H, G, 2, D) for int4
     blocks   2 L blocks of H * T * D codes [head, token, channel], each compressed or not
 
 No offset is stored, so none can lie: every size is known from the KV spec, the number of tokens
@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+import math
 from struct import Struct
 from typing import NamedTuple, TYPE_CHECKING
 
 import numpy as np
 
 from cwm_ros.codec.compress import checksum, Compression
-from cwm_ros.codec.quantize import GROUP_TOKENS, num_groups
+from cwm_ros.codec.quantize import GROUP_TOKENS, INT4_GROUP_TOKENS, num_groups
 from cwm_ros.errors import ConfigError, FormatError, FormatTooNewError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ HEADER_CHECKSUM = Struct('<Q')
 ENTRY = Struct('<IIQ')
 
 
-ITEMSIZES = (4, 2, 1)  # by codec id
+ITEMSIZES = (4, 2, 1)  # by codec id; int4 has two codes in a byte
 
 
 class CodecId(IntEnum):
@@ -55,16 +56,21 @@ class CodecId(IntEnum):
     RAW = 0
     FP16 = 1
     INT8 = 2
+    INT4 = 3
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of one code."""
-        return ITEMSIZES[self]
+    def group_tokens(self) -> int:
+        """Tokens that share a scale; 0 without scales."""
+        return {CodecId.INT8: GROUP_TOKENS, CodecId.INT4: INT4_GROUP_TOKENS}.get(self, 0)
+
+    def token_bytes(self, head_dim: int) -> int:
+        """Return the bytes of one token's codes in one row."""
+        return -(-head_dim // 2) if self is CodecId.INT4 else head_dim * ITEMSIZES[self]
 
 
 def codec_named(name: str) -> CodecId:
     """
-    Return the codec of a setting ('raw', 'fp16', 'int8').
+    Return the codec of a setting ('raw', 'fp16', 'int8', 'int4').
 
     Raises
     ------
@@ -75,7 +81,7 @@ def codec_named(name: str) -> CodecId:
     for codec in CodecId:
         if codec.name.lower() == name:
             return codec
-    raise ConfigError(f'codec {name!r} is unknown', hint="use 'raw', 'fp16' or 'int8'")
+    raise ConfigError(f'codec {name!r} is unknown', hint="use 'raw', 'fp16', 'int8' or 'int4'")
 
 
 class Header(NamedTuple):
@@ -159,10 +165,12 @@ class PayloadLayout:
         return self.num_blocks * self.num_kv_heads
 
     @property
-    def scales_shape(self) -> tuple[int, int, int]:
-        """(R, G, D); G is 0 for codecs without scales."""
-        groups = num_groups(self.num_tokens) if self.codec is CodecId.INT8 else 0
-        return (self.num_rows, groups, self.head_dim)
+    def scales_shape(self) -> tuple[int, ...]:
+        """(R, G, D), or (R, G, 2, D) for int4; G is 0 for codecs without scales."""
+        size = self.codec.group_tokens
+        groups = num_groups(self.num_tokens, size) if size else 0
+        kinds = (2,) if self.codec is CodecId.INT4 else ()
+        return (self.num_rows, groups, *kinds, self.head_dim)
 
     @property
     def num_blocks(self) -> int:
@@ -172,7 +180,7 @@ class PayloadLayout:
     @property
     def block_bytes(self) -> int:
         """Uncompressed size of a block."""
-        return self.num_kv_heads * self.num_tokens * self.head_dim * self.codec.itemsize
+        return self.num_kv_heads * self.num_tokens * self.codec.token_bytes(self.head_dim)
 
     @property
     def scales_start(self) -> int:
@@ -182,8 +190,7 @@ class PayloadLayout:
     @property
     def blocks_start(self) -> int:
         """Offset of the first block."""
-        rows, groups, head_dim = self.scales_shape
-        return self.scales_start + rows * groups * head_dim * 2
+        return self.scales_start + math.prod(self.scales_shape) * 2
 
     @property
     def max_bytes(self) -> int:
@@ -200,7 +207,7 @@ class PayloadLayout:
             num_layers=self.num_layers,
             num_kv_heads=self.num_kv_heads,
             head_dim=self.head_dim,
-            group_tokens=GROUP_TOKENS if self.codec is CodecId.INT8 else 0,
+            group_tokens=self.codec.group_tokens,
             num_tokens=self.num_tokens,
             num_blocks=self.num_blocks,
             scales_bytes=self.blocks_start - self.scales_start,
@@ -293,6 +300,6 @@ def _check_entry(entry: Entry, block: int, raw: int, path: Path) -> None:
 
 
 def scale_bits(payload: ByteArray, layout: PayloadLayout) -> BitsArray:
-    """Return the scales, shape (R, G, D), float16 bits, a view that need not be aligned."""
+    """Return the scales, see ``scales_shape``, float16 bits, a view that need not be aligned."""
     part = payload[layout.scales_start : layout.blocks_start]
     return part.view(np.uint16).reshape(layout.scales_shape)

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from cwm_ros.kv import FloatArray
 
-INT8_MAX = 127
-GROUP_TOKENS = 128
+INT8_MAX, INT4_MAX = 127, 15
+GROUP_TOKENS, INT4_GROUP_TOKENS = 128, 64
 FLOAT16_MAX = np.float32(65504)
 INT8_LARGEST = INT8_MAX * FLOAT16_MAX
 MAGNITUDE_BITS = np.uint32(0x7FFFFFFF)
+SIGN_BIT = np.uint16(0x8000)
 
 ByteArray = npt.NDArray[np.uint8]
 CodeArray = npt.NDArray[np.int8]
@@ -36,14 +37,14 @@ Stored = TypeVar('Stored', np.float32, np.uint16)
 Mask = TypeVar('Mask', npt.NDArray[np.int16], npt.NDArray[np.int32])
 
 
-def num_groups(num_tokens: int) -> int:
-    """Return G: groups of `GROUP_TOKENS` tokens, the last one may be short."""
-    return -(-num_tokens // GROUP_TOKENS)
+def num_groups(num_tokens: int, group_tokens: int = GROUP_TOKENS) -> int:
+    """Return G: groups of ``group_tokens`` tokens, the last one may be short."""
+    return -(-num_tokens // group_tokens)
 
 
-def int8_scales(peaks: FloatArray) -> HalfArray:
+def smallest_scales(peaks: FloatArray, largest_code: int) -> HalfArray:
     """
-    Return the smallest float16 s with 127 s >= peak.
+    Return the smallest float16 s with ``largest_code`` s >= peak.
 
     Rounding the quotient twice, to float32 and to float16, gives that number or the one below it;
     127 s is exact in float32 (18 bits), so the comparison decides.
@@ -51,18 +52,33 @@ def int8_scales(peaks: FloatArray) -> HalfArray:
     Parameters
     ----------
     peaks
-        Largest magnitudes, any shape, finite, at most 127 * 65504.
+        Any shape, float32, finite, not negative, at most ``largest_code`` * 65504.
+    largest_code
+        At most 127.
 
     """
-    scales = np.divide(peaks, INT8_MAX, dtype=np.float32).astype(np.float16)
-    is_small = np.multiply(scales, INT8_MAX, dtype=np.float32) < peaks
+    scales = np.divide(peaks, largest_code, dtype=np.float32).astype(np.float16)
+    is_small = np.multiply(scales, largest_code, dtype=np.float32) < peaks
     return (scales.view(np.uint16) + is_small.astype(np.uint16)).view(np.float16)
 
 
-def groups(num_tokens: int) -> list[tuple[int, int]]:
+def int8_scales(peaks: FloatArray) -> HalfArray:
+    """Return the scales of int8 codes for channels of these largest magnitudes."""
+    return smallest_scales(peaks, INT8_MAX)
+
+
+def largest_halves(values: FloatArray) -> HalfArray:
+    """Return the largest float16 that does not exceed each value, within +-65504; never -0."""
+    nearest = (values + np.float32(0)).astype(np.float16)
+    bits = nearest.view(np.uint16)
+    step = np.where(bits < SIGN_BIT, np.uint16(0xFFFF), np.uint16(1))
+    return np.where(nearest > values, bits + step, bits).view(np.float16)
+
+
+def groups(num_tokens: int, group_tokens: int = GROUP_TOKENS) -> list[tuple[int, int]]:
     """Return the tokens [start, stop) of each group."""
-    starts = range(0, num_tokens, GROUP_TOKENS)
-    return [(start, min(start + GROUP_TOKENS, num_tokens)) for start in starts]
+    starts = range(0, num_tokens, group_tokens)
+    return [(start, min(start + group_tokens, num_tokens)) for start in starts]
 
 
 def quantize(flat: FloatArray, starts: IndexArray, codes: CodeArray, scales: BitsArray, /) -> int:
@@ -85,6 +101,47 @@ def quantize(flat: FloatArray, starts: IndexArray, codes: CodeArray, scales: Bit
             for (first, last), inverse in zip(parts, inverses[row], strict=True):
                 codes[row, first:last] = np.rint(x[first:last] * inverse).astype(np.int8)
     return int(peak_bits.max())
+
+
+def int4_scales(lows: FloatArray, highs: FloatArray) -> tuple[HalfArray, HalfArray]:
+    """
+    Return scales and minima of int4 codes.
+
+    Parameters
+    ----------
+    lows, highs
+        Smallest and largest values of a channel in a group, any shape, within +-65504.
+
+    """
+    minima = largest_halves(lows)
+    ranges = np.subtract(highs, minima, dtype=np.float32)
+    return smallest_scales(ranges, INT4_MAX), minima
+
+
+def quantize_int4(
+    flat: FloatArray, starts: IndexArray, codes: ByteArray, scales: BitsArray, /
+) -> int:
+    """Quantise and pack, see `cwm_ros.codec.kernels.QuantizeInt4`."""
+    head_dim, (_, num_tokens, num_low) = scales.shape[3], codes.shape
+    size = num_tokens * head_dim
+    largest = 0
+    with np.errstate(invalid='ignore', over='ignore'):
+        for row, start in enumerate(starts):
+            x = flat[start : start + size].reshape(num_tokens, head_dim)
+            largest = max(largest, int((x.view(np.uint32) & MAGNITUDE_BITS).max()))
+            for group, (first, last) in enumerate(groups(num_tokens, INT4_GROUP_TOKENS)):
+                part = x[first:last]
+                ends = np.stack([part.min(axis=0), part.max(axis=0)])
+                scale, minimum = int4_scales(*np.clip(ends, -FLOAT16_MAX, FLOAT16_MAX))
+                scales[row, group, 0] = scale.view(np.uint16)
+                scales[row, group, 1] = minimum.view(np.uint16)
+                inverse = np.zeros(head_dim, dtype=np.float32)
+                np.divide(np.float32(1), scale, out=inverse, where=scale > 0, dtype=np.float32)
+                steps = np.rint((part - minimum.astype(np.float32)) * inverse)
+                nibbles = np.clip(steps, 0, INT4_MAX).astype(np.uint8)
+                codes[row, first:last] = nibbles[:, :num_low]
+                codes[row, first:last, : head_dim - num_low] |= nibbles[:, num_low:] << 4
+    return largest
 
 
 def store_floats(flat: FloatArray, starts: IndexArray, codes: npt.NDArray[Element], /) -> int:
@@ -122,6 +179,30 @@ def dequantize(  # noqa: PLR0917 - as the compiled one
                 np.multiply(codes[first:last], scale, out=part, dtype=np.float32)
             else:
                 _write(np.multiply(codes[first:last], scale, dtype=np.float32), part)
+
+
+def dequantize_int4(  # noqa: PLR0917 - as the compiled one
+    payload: ByteArray,
+    staging: ByteArray,
+    places: IndexArray,
+    scales: BitsArray,
+    flat: npt.NDArray[Element],
+    starts: IndexArray,
+    num_tokens: int,
+    /,
+) -> None:
+    """Write code * scale + minimum, see `cwm_ros.codec.kernels.DequantizeInt4`."""
+    head_dim = scales.shape[3]
+    num_low, size = -(-head_dim // 2), num_tokens * head_dim
+    factors = scales.view(np.float16).astype(np.float32)
+    rows = _row_bytes(payload, staging, places, len(starts), num_tokens * num_low)
+    for raw, start, factor in zip(rows, starts, factors, strict=True):
+        pairs = raw.reshape(num_tokens, num_low)
+        codes = np.concatenate([pairs & INT4_MAX, pairs[:, : head_dim - num_low] >> 4], axis=1)
+        target = flat[start : start + size].reshape(num_tokens, head_dim)
+        parts = groups(num_tokens, INT4_GROUP_TOKENS)
+        for (first, last), (scale, minimum) in zip(parts, factor, strict=True):
+            _write(codes[first:last].astype(np.float32) * scale + minimum, target[first:last])
 
 
 def load_floats(  # noqa: PLR0917 - as the compiled one

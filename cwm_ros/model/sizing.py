@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cwm_ros.model.spec import ModelSpec
 
-BYTES_OF = {'fp32': 4.0, 'raw': 4.0, 'fp16': 2.0, 'int8': 1 + 2 / 128}
-"""Bytes of one value; KV in int8 has a float16 scale for 128 tokens of each channel."""
+BYTES_OF = {'fp32': 4.0, 'raw': 4.0, 'fp16': 2.0, 'int8': 1 + 2 / 128, 'int4': 0.5 + 4 / 64}
+"""
+Bytes of one value.
+
+KV in int8 has a float16 scale for 128 tokens of each channel, in int4 scale and minimum for 64.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +52,7 @@ class Sizing:
         return math.ceil(self.num_parameters * BYTES_OF[kind])
 
     def kv_bytes(self, num_tokens: int, kind: str = 'fp16') -> int:
-        """Return the bytes of the KV of ``num_tokens`` as 'raw', 'fp16' or 'int8'."""
+        """Return the bytes of the KV of ``num_tokens`` as 'raw', 'fp16', 'int8' or 'int4'."""
         return math.ceil(num_tokens * self.kv_elements_per_token * BYTES_OF[kind])
 
     def tokens_that_fit(

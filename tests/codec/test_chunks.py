@@ -105,6 +105,18 @@ def test_decoded_values_encode_to_the_same_payload(spec: KVSpec, cache: FloatArr
     np.testing.assert_array_equal(error_bound(again, CodecId.INT8), expected)
 
 
+@pytest.mark.parametrize('offset', [0.0, 1e-7, 40.0, -3000.0])
+def test_the_bound_of_int4_holds_from_either_side(
+    offset: float, spec: KVSpec, cache: FloatArray
+) -> None:
+    kv = cache[:, :, :, :300] * np.float32(0.1) + np.float32(offset)
+    values = decode(encode_chunk(kv, CodecId.INT4, 'lz4', Scratch()), spec, CodecId.INT4, 300)
+    error = np.abs(values - kv)
+
+    assert (error <= bound_of_each(kv, CodecId.INT4)).all()
+    assert (error <= bound_of_each(values, CodecId.INT4)).all()
+
+
 def test_raw_is_exact_and_fp16_is_exact_for_fp16_values(spec: KVSpec, cache: FloatArray) -> None:
     payload = encode_chunk(cache, CodecId.RAW, 'lz4', Scratch())
     np.testing.assert_array_equal(decode(payload, spec, CodecId.RAW, 600), cache)
@@ -147,7 +159,9 @@ def test_values_that_are_not_finite_are_refused(
         encode_chunk(cache, codec, 'lz4', Scratch())
 
 
-@pytest.mark.parametrize(('codec', 'largest'), [(CodecId.FP16, 65504), (CodecId.INT8, 8319008)])
+@pytest.mark.parametrize(
+    ('codec', 'largest'), [(CodecId.FP16, 65504), (CodecId.INT8, 8319008), (CodecId.INT4, 65504)]
+)
 def test_values_that_a_codec_cannot_hold_are_refused(
     codec: CodecId, largest: float, spec: KVSpec, cache: FloatArray
 ) -> None:

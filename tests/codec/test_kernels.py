@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cwm_ros.codec.kernels import Blocks, KernelLoader, numpy_kernels, rows_of
-from cwm_ros.codec.quantize import int8_scales, num_groups
+from cwm_ros.codec.quantize import int8_scales, largest_halves, num_groups
 from cwm_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,6 +77,24 @@ def test_quantize_agrees(kv: FloatArray, compiled: Kernels) -> None:
 
 @EXAMPLES
 @given(kv=kv_views())
+def test_quantize_int4_agrees(kv: FloatArray, compiled: Kernels) -> None:
+    rows, tokens, dim = shape_of(kv)
+    results = []
+    for kernels in (numpy_kernels(), compiled):
+        codes = np.full((rows, tokens, -(-dim // 2)), 99, dtype=np.uint8)
+        scales = np.full((rows, num_groups(tokens, 64), 2, dim), 99, dtype=np.uint16)
+        results.append((kernels.quantize_int4(*rows_of(kv), codes, scales), codes, scales))
+    (expected, codes, scales), (found, other_codes, other_scales) = results
+    assert found == expected == np.abs(kv).max().view(np.uint32)
+    np.testing.assert_array_equal(other_scales, scales)
+    if expected <= np.float32(65504).view(np.uint32):
+        np.testing.assert_array_equal(other_codes, codes)
+        if dim % 2:
+            assert (codes[:, :, -1] < 16).all()
+
+
+@EXAMPLES
+@given(kv=kv_views())
 def test_store_floats_agrees(kv: FloatArray, compiled: Kernels) -> None:
     for dtype in (np.float32, np.uint16):
         first, second = (np.empty(shape_of(kv), dtype=dtype) for _ in range(2))
@@ -115,6 +133,22 @@ def test_dequantize_agrees(
     scales = rng.integers(0, 0x7C00, (rows, num_groups(tokens), dim), dtype=np.uint16)
     kv = np.empty((layers, 2, heads, tokens, dim), dtype=dtype)
     inputs = ('dequantize', unaligned(codes, layers), scales, tokens)
+    assert decoded(compiled, kv, *inputs) == decoded(numpy_kernels(), kv, *inputs)
+
+
+@EXAMPLES
+@given(shape=SHAPES, seed=st.integers(0, 1 << 30), dtype=FLOATS)
+def test_dequantize_int4_agrees(
+    shape: tuple[int, int, int, int], seed: int, dtype: Dtype, compiled: Kernels
+) -> None:
+    layers, heads, tokens, dim = shape
+    rng = np.random.default_rng(seed)
+    rows = layers * 2 * heads
+    codes = rng.integers(0, 256, (rows, tokens, -(-dim // 2)), dtype=np.uint8)
+    scales = rng.integers(0, 0x7C00, (rows, num_groups(tokens, 64), 2, dim), dtype=np.uint16)
+    scales[:, :, 1] |= rng.integers(0, 2, scales[:, :, 1].shape, dtype=np.uint16) << 15
+    kv = np.empty((layers, 2, heads, tokens, dim), dtype=dtype)
+    inputs = ('dequantize_int4', unaligned(codes, layers), scales, tokens)
     assert decoded(compiled, kv, *inputs) == decoded(numpy_kernels(), kv, *inputs)
 
 
@@ -163,6 +197,18 @@ def test_scale_is_the_smallest_float16_that_holds_the_peak() -> None:
     peaks = np.abs(peaks)
     expected = np.searchsorted(edges, peaks, side='left')
     np.testing.assert_array_equal(int8_scales(peaks).view(np.uint16), expected)
+
+
+def test_minimum_is_the_largest_float16_that_is_not_above() -> None:
+    positive = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    halves = np.concatenate([-positive[:0:-1], positive])
+    values = np.concatenate(
+        [halves, np.nextafter(halves[:-1], np.float32(np.inf)), -SPECIAL[:7], SPECIAL[:9]]
+    )
+    expected = halves[np.searchsorted(halves, values, side='right') - 1]
+    found = largest_halves(values)
+    np.testing.assert_array_equal(found.astype(np.float32), expected)
+    assert not (found.view(np.uint16) == 0x8000).any()
 
 
 def test_not_finite_shows_in_the_largest_bits(compiled: Kernels) -> None:

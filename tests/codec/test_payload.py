@@ -38,11 +38,32 @@ be 8c 49 bb 64 fc 62 0f f0 fb d2 c7 f6 39 28 fa
 """)
 
 
+EXAMPLE_INT4 = bytes.fromhex("""
+43 57 4d 50 00 00 03 00 01 00 01 00 03 00 40 00
+02 00 00 00 02 00 00 00 18 00 00 00 00 00 00 00
+80 00 00 00 00 00 00 00 c1 ca 35 ce ff c0 42 86
+7a 40 b7 4e ce 99 73 0f 2f f2 af db f6 47 80 6a
+00 00 00 00 04 00 00 00 ab 6d 73 a8 c9 72 04 3f
+00 00 00 00 04 00 00 00 3d 19 fc 16 26 c9 b2 48
+00 38 00 00 67 32 00 00 00 bc 00 40 00 00 00 00
+00 00 00 3c 00 3c 00 3c f0 00 0f 00 00 00 00 00
+""")
+
+
 def make_payload(codec: CodecId = CodecId.INT8) -> bytes:
     """Return a small payload whose V block is compressed, K not."""
     kv = np.random.default_rng(3).standard_normal(SPEC.shape(TOKENS), dtype=np.float32)
     kv[0, 1] = 1
     return bytes(encode_chunk(kv, codec, 'lz4', Scratch()))
+
+
+def dump_of(first_comment: str, num_lines: int) -> bytes:
+    """Return the bytes that a dump of the format page shows."""
+    page = Path(__file__).parents[2] / 'docs' / 'format-payload.md'
+    lines = page.read_text(encoding='utf-8').splitlines()
+    start = next(i for i, line in enumerate(lines) if line.endswith(f'   {first_comment}'))
+    dumped = lines[start : start + num_lines]
+    return bytes.fromhex(' '.join(line[:48].split('  ')[0] for line in dumped))
 
 
 def decode(payload: bytes, codec: CodecId = CodecId.INT8, **changes: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -90,17 +111,16 @@ def test_the_example_of_the_format_page() -> None:
     kv = np.array([127, -64, 0, 0], dtype=np.float32).reshape(1, 2, 1, 2, 1)
     assert bytes(encode_chunk(kv, CodecId.INT8, 'lz4', Scratch())) == EXAMPLE
     np.testing.assert_array_equal(decode(EXAMPLE, num_tokens=2, head_dim=1), kv)
-    page = Path(__file__).parents[2] / 'docs' / 'format-payload.md'
-    lines = page.read_text(encoding='utf-8').splitlines()
-    dump = ' '.join(
-        line[:48].split('  ')[0]
-        for line in lines[
-            lines.index(
-                EXAMPLE[:16].hex(' ') + '   CWMP, version 0, int8; L, H, D, group of 128'
-            ) :
-        ][:7]
-    )
-    assert bytes.fromhex(dump) == EXAMPLE
+    assert dump_of('CWMP, version 0, int8; L, H, D, group of 128', 7) == EXAMPLE
+
+
+def test_the_int4_example_of_the_format_page() -> None:
+    kv = np.array([0, -1, 5, 7.5, -1, 2, *[1] * 6], dtype=np.float32).reshape(1, 2, 1, 2, 3)
+    assert bytes(encode_chunk(kv, CodecId.INT4, 'lz4', Scratch())) == EXAMPLE_INT4
+    values = decode(EXAMPLE_INT4, CodecId.INT4, num_tokens=2, head_dim=3)
+    np.testing.assert_array_equal(values[0, 0, 0, :, :2], kv[0, 0, 0, :, :2])
+    np.testing.assert_allclose(values, kv, atol=0.002)
+    assert dump_of('CWMP, version 0, int4; L, H, D, group of 64', 8) == EXAMPLE_INT4
 
 
 @pytest.mark.parametrize('codec', CodecId)
@@ -210,15 +230,31 @@ def test_scales_that_are_not_finite_or_negative_are_refused(bits: int) -> None:
         decode(sealed(bytes(payload), lambda _entries, _header: None))
 
 
+@pytest.mark.parametrize(
+    ('kind', 'bits', 'problem'),
+    [
+        *((0, bits, 'one is negative or not finite') for bits in (0x7C00, 0x7E00, 0x8000, 0xBC00)),
+        *((1, bits, 'a minimum is not finite') for bits in (0x7C00, 0xFC00, 0x7E01, 0xFE00)),
+    ],
+)
+def test_int4_scales_and_minima_that_cannot_be_are_refused(
+    kind: int, bits: int, problem: str
+) -> None:
+    payload = bytearray(make_payload(CodecId.INT4))
+    start = PayloadLayout.of(SPEC, TOKENS, CodecId.INT4).scales_start + kind * SPEC.head_dim * 2
+    payload[start : start + 2] = bits.to_bytes(2, 'little')
+    with pytest.raises(FormatError, match=f'scales: {problem}'):
+        decode(sealed(bytes(payload), lambda _entries, _header: None), CodecId.INT4)
+
+
 @pytest.mark.parametrize('codec', [CodecId.RAW, CodecId.FP16])
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_codes_that_are_not_finite_are_refused(codec: CodecId, bad: float) -> None:
     layout = PayloadLayout.of(SPEC, TOKENS, codec)
     payload = bytearray(make_payload(codec))
     block = slice(layout.blocks_start, layout.blocks_start + layout.block_bytes)
-    payload[block.stop - codec.itemsize : block.stop] = np.array(
-        bad, dtype=f'<f{codec.itemsize}'
-    ).tobytes()
+    last = np.array(bad, dtype='<f4' if codec is CodecId.RAW else '<f2').tobytes()
+    payload[block.stop - len(last) : block.stop] = last
 
     def lie(entries: list[Entry], _header: Header) -> None:
         entries[0] = entries[0]._replace(checksum=xxhash.xxh3_64_intdigest(payload[block]))

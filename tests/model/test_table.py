@@ -58,9 +58,7 @@ def test_kv_of_a_token(name: str, kib: int) -> None:
     assert size_model(published_spec(name)).kv_bytes(1, 'fp16') == kib << 10
 
 
-@pytest.mark.parametrize(
-    ('kind', 'codec'), [('raw', CodecId.RAW), ('fp16', CodecId.FP16), ('int8', CodecId.INT8)]
-)
+@pytest.mark.parametrize(('kind', 'codec'), [(codec.name.lower(), codec) for codec in CodecId])
 @pytest.mark.parametrize('name', ['llama-3.1-8b', 'qwen2.5-0.5b', 'gemma-2b'])
 def test_a_window_has_the_size_that_the_codec_gives_it(
     name: str, kind: str, codec: CodecId
