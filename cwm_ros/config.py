@@ -230,14 +230,19 @@ class AssistantSettings:
         UTF-8 text that begins every new window; empty means `DEFAULT_SYSTEM_PROMPT`.
     max_tokens
         Longest answer [tokens].
+    carry_over
+        Most of the context that recent turns take when it was full and a new segment begins,
+        as a part of it.
 
     """
 
     system_prompt_file: str = ''
     max_tokens: int = 64
+    carry_over: float = 0.5
 
     def __post_init__(self) -> None:
         check_range('assistant.max_tokens', self.max_tokens, 1, 1 << 16)
+        check_range('assistant.carry_over', self.carry_over, 0, 0.9)
 
     def read_system_prompt(self) -> str:
         """Return what a new window begins with."""

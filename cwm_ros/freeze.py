@@ -177,17 +177,29 @@ class Freeze:
 
     def manifest(self, window: str, tags: Sequence[str]) -> Manifest:
         """Return the manifest that names the chunks written so far."""
-        session = self._session
-        return Manifest(
-            window=window,
-            identity=session.engine.identity,
-            spec=session.engine.spec,
-            chunk_tokens=self._settings.chunk_tokens,
-            codec=self._settings.kind,
-            num_turns=len(session.turns),
-            tokens=session.tokens,
-            turn_stops=tuple(session.turn_stops),
-            chunks=tuple(self.entries),
-            provisional=tuple(session.provisional),
-            tags=tuple(tags),
-        )
+        return manifest_of(self._session, window, self._settings, chunks=self.entries, tags=tags)
+
+
+def manifest_of(
+    session: Session,
+    window: str,
+    settings: CodecSettings,
+    *,
+    chunks: Sequence[ChunkEntry] = (),
+    tags: Sequence[str] = (),
+) -> Manifest:
+    """Return the manifest of a session of which ``chunks`` are on disk."""
+    return Manifest(
+        window=window,
+        identity=session.engine.identity,
+        spec=session.engine.spec,
+        chunk_tokens=settings.chunk_tokens,
+        codec=settings.kind,
+        segment_start_turn=session.first_turn,
+        num_turns=session.num_turns,
+        tokens=session.tokens,
+        turn_stops=tuple(session.turn_stops[session.head :]),
+        chunks=tuple(chunks),
+        provisional=tuple(session.provisional),
+        tags=tuple(tags),
+    )

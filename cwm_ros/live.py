@@ -6,9 +6,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cwm_ros.errors import BusyError, CwmError
+from cwm_ros.errors import BusyError, ContextFullError, CwmError
+from cwm_ros.freeze import manifest_of
+from cwm_ros.segment import begin_segment, head_of, SegmentStarted, turn_lengths
+from cwm_ros.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
     from cwm_ros.config import Settings
     from cwm_ros.kv import Turn
     from cwm_ros.model import Checkpoint
-    from cwm_ros.session import Session
     from cwm_ros.store import ChunkEntry, Store
     from cwm_ros.thaw import Thaw
 
@@ -125,21 +128,117 @@ class LiveWindow:
 
     def add_turns(self, turns: Sequence[Turn]) -> int:
         """Append turns, durable on return; see `Manager.add_turns`."""
-        num_turns, num_tokens = len(self.session.turns), self.session.num_tokens
+        num_durable, num_tokens = self.session.num_turns, 0
         try:
             for turn in turns:
-                self.session.add_turn(turn)
+                if self._add(partial(Session.add_turn, turn=turn)) is not None:
+                    num_durable = self.session.num_turns
+                num_tokens += turn_lengths(self.session)[-1]
         finally:
-            self.commit(or_keep=num_turns)
-        return self.session.num_tokens - num_tokens
+            self.commit(or_keep=num_durable)
+        return num_tokens
+
+    def add_prompt(self, text: str, answer_tokens: int) -> SegmentStarted | None:
+        """
+        Append what the user says, durable on return; begin a new segment if there is no room.
+
+        An answer of ``answer_tokens`` finds room behind it, unless the prompt is so long that
+        this cannot be.
+
+        Raises
+        ------
+        ContextFullError
+            The prompt alone is too long; nothing has changed.
+        StorageError
+            It cannot be made durable; nothing has changed.
+
+        """
+        num_turns, now_ms = self.session.num_turns, self.tools.wall_ms()
+        add = partial(Session.add_prompt, text=text, time_ms=now_ms)
+        try:
+            started = self._add(partial(add, answer_tokens=answer_tokens))
+        except ContextFullError:
+            started = self._add(add)
+        self.commit(or_keep=num_turns)
+        return started
+
+    def _add(self, add: Callable[[Session], object]) -> SegmentStarted | None:
+        """Append to the session, or to one of a new segment when its context is full."""
+        try:
+            add(self.session)
+        except ContextFullError:
+            self.commit(or_keep=self.session.num_turns)
+            for keep_tokens in self._carry_overs():
+                fresh = self._next_segment(keep_tokens)
+                with suppress(ContextFullError):
+                    add(fresh)
+                    return self._go_on_with(fresh)
+            raise
+        return None
+
+    def _carry_overs(self) -> tuple[int, ...]:
+        """Return how many tokens to carry over, at best and if that leaves too little room."""
+        capacity = self.session.engine.capacity
+        most = int(capacity * self.tools.settings.assistant.carry_over)
+        return (most, most // 2, most // 4, 0)
+
+    def _next_segment(self, keep_tokens: int) -> Session:
+        session = self.session
+        head = head_of(session.turns)
+        return begin_segment(
+            self._new_session,
+            session.turns[:head],
+            session.turns[head:],
+            turn_lengths(session)[head:],
+            stop_turn=session.num_turns,
+            keep_tokens=keep_tokens,
+        )
+
+    def _new_session(self, head: int, first_turn: int) -> Session:
+        model, engine = self.tools.checkpoint, self.session.engine
+        return Session(engine, model.chat, model.stop_ids, head=head, first_turn=first_turn)
+
+    def _go_on_with(self, fresh: Session) -> SegmentStarted:
+        """
+        Make another session the live one, with what it has more than is durable.
+
+        The chunks of the segment before are garbage from then on: the manifest is committed
+        without them, so that a restart finds the same segment.
+        """
+        store, before = self.tools.store, self.session
+        store.commit_turns(self.name, fresh.turns_from(before.num_turns))
+        if self.thaw is not None:
+            self.thaw.close()
+        self.thaw, self.entries = None, ()
+        try:
+            self.session = fresh
+            fresh.adopt(before)
+        except BaseException:
+            before.engine.reset()  # what it holds is of neither
+            raise
+        carried = before.num_turns - fresh.first_turn
+        started = SegmentStarted(
+            first_turn=fresh.first_turn,
+            left_behind=len(before.turns) - fresh.head - carried,
+            carried=carried,
+            tokens=fresh.turn_stops[fresh.head + carried - 1] if fresh.head + carried else 0,
+        )
+        try:
+            store.commit_window(
+                manifest_of(fresh, self.name, self.tools.settings.codec, tags=self.tags)
+            )
+        except CwmError as exc:
+            self.problems += (f'the new segment is not on disk yet: {exc}',)
+        self.problems += (str(started),)
+        return started
 
     def commit(self, *, or_keep: int) -> None:
-        """Make all turns durable, or forget those behind the first ``or_keep``."""
+        """Make all turns durable, or forget those from ``or_keep`` on."""
         store = self.tools.store
         try:
             # The store knows what is durable; an earlier failure may have left a turn behind.
             num_durable = store.commit_turns(self.name, [])
-            store.commit_turns(self.name, self.session.turns[num_durable:])
+            store.commit_turns(self.name, self.session.turns_from(num_durable))
         except CwmError:
             self.session.take_back(or_keep)
             raise

@@ -19,7 +19,8 @@ from cwm_ros.errors import EngineError, ExistsError
 from cwm_ros.kv import Role, Turn
 from cwm_ros.live import LiveWindow, Tools
 from cwm_ros.model import build_graph, Checkpoint, find_model
-from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks, restore_session
+from cwm_ros.reopen import restore_session
+from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks
 from cwm_ros.save import save
 from cwm_ros.session import Session
 from cwm_ros.store import Store
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cwm_ros.answer import Answer, Delta, Request
     from cwm_ros.config import Settings
     from cwm_ros.freeze import FreezeProgress
+    from cwm_ros.segment import SegmentStarted
     from cwm_ros.thaw import Thaw, ThawProgress
 
 
@@ -196,27 +198,35 @@ class Manager:
         FormatError
             Its files are damaged.
         ContextFullError
-            It is longer than this engine's context. In all these cases the open window stays
-            open.
+            This engine's context does not even hold its system prompt. A window that is longer
+            otherwise goes on in a new segment, which `warnings` tells.
+            In all these cases the open window stays open.
 
         """
         self._check_idle()
         began = self._clock()
         window, problem = self.store.window_or_turns(name)
         header_s = self._clock() - began
-        session, entries = restore_session(
-            window, self.engine, self.checkpoint.chat, self.checkpoint.stop_ids
+        restored = restore_session(
+            window,
+            self.engine,
+            self.checkpoint.chat,
+            self.checkpoint.stop_ids,
+            carry_over=self.settings.assistant.carry_over,
         )
+        session, entries = restored.session, restored.entries
         if window.manifest is None:
             window, entries = find_chunks(self.store, window, session, self.settings.codec)
         num_tokens = session.num_tokens
-        for turn in window.turns[len(session.turns) :]:
+        for turn in window.turns[session.num_turns :]:
             session.add_turn(turn)
         live = self._begin(name, session)
         live.entries = entries
         live.tags = window.manifest.tags if window.manifest else ()
         if problem:
-            live.problems = (f'the window is opened from its turns: {problem}',)
+            live.problems += (f'the window is opened from its turns: {problem}',)
+        if restored.problem:
+            live.problems += (restored.problem,)
         self.time_to_header_s = header_s
         try:
             load = ChunkReader(self.store, window, self.engine, self.kernels, self.settings.thaw)
@@ -252,6 +262,7 @@ class Manager:
         """End the thaw in flight and forget the live conversation; what is committed stays."""
         live, self._live = self._live, None
         if live is not None:
+            self._held = live.session
             live.close()
 
     def _begin(self, name: str, session: Session) -> LiveWindow:
@@ -280,7 +291,8 @@ class Manager:
         Raises
         ------
         ContextFullError
-            A turn does not fit; those before it are committed.
+            A turn alone does not fit into the context; those before it are committed. When it is
+            only full, a new segment begins, which `warnings` tells.
         StorageError
             They cannot be made durable; the conversation is as before.
 
@@ -306,7 +318,7 @@ class Manager:
 
     def say(
         self, request: Request, cancel: Event | None = None
-    ) -> Iterator[Delta | ThawProgress | Answer]:
+    ) -> Iterator[SegmentStarted | Delta | ThawProgress | Answer]:
         """
         Answer a prompt, thawing meanwhile; the last value is the `Answer`.
 
@@ -318,7 +330,8 @@ class Manager:
         BusyError
             Another answer is being given.
         ContextFullError
-            The prompt does not fit; nothing has changed.
+            The prompt alone does not fit into the context; nothing has changed. When it is only
+            full, a new segment begins, which the first value and `warnings` tell.
         StorageError
             The prompt cannot be made durable; nothing has changed. Or the answer cannot: then it
             is committed with the next turn.

@@ -1,11 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""
-From a window on disk to a session, and to what its chunks need to come back into it.
-
-What fits is taken as it is; chunks of other weights are left out, to be computed from tokens;
-under another tokenizer or chat template tokens are rendered anew from turns.
-"""
+"""Bringing chunks of a window back: finding, reading, decoding and checking them."""
 
 from __future__ import annotations
 
@@ -17,11 +12,10 @@ import numpy as np
 
 from cwm_ros.codec import codec_named, decode_chunk, Scratch
 from cwm_ros.config import MIB
-from cwm_ros.errors import ContextFullError, NotFoundError
+from cwm_ros.errors import NotFoundError
+from cwm_ros.freeze import manifest_of
 from cwm_ros.plan import plan_thaw
 from cwm_ros.readahead import StagingRing
-from cwm_ros.session import common_length, Session
-from cwm_ros.store import Manifest
 from cwm_ros.thaw import Thaw
 
 if TYPE_CHECKING:
@@ -31,52 +25,10 @@ if TYPE_CHECKING:
     from cwm_ros.codec.kernels import Kernels
     from cwm_ros.config import CodecSettings, Settings, ThawSettings
     from cwm_ros.engine import Engine
-    from cwm_ros.model import ChatRenderer
     from cwm_ros.plan import ThawStep
+    from cwm_ros.session import Session
     from cwm_ros.store import ChunkEntry, ChunkHeader, Store, Window
     from cwm_ros.thaw import LoadChunk
-
-
-def restore_session(
-    window: Window, engine: Engine, chat: ChatRenderer, stop_ids: frozenset[int]
-) -> tuple[Session, tuple[ChunkEntry, ...]]:
-    """
-    Return a session that holds a window's tokens, none of them resident yet.
-
-    Returns
-    -------
-    Session, tuple of ChunkEntry
-        The session, without the turns that were committed after the last freeze if its tokens
-        can be used as they are; and the chunks that fit this engine.
-
-    Raises
-    ------
-    ContextFullError
-        The window is longer than the engine's context.
-
-    """
-    manifest, identity = window.manifest, engine.identity
-    if manifest is None or manifest.identity.rendering != identity.rendering:
-        draft = Session(engine, chat, stop_ids)
-        for turn in window.turns:
-            draft.add_turn(turn)
-        tokens, stops, turns = draft.tokens, draft.turn_stops, window.turns
-    else:
-        tokens, stops = manifest.tokens, list(manifest.turn_stops)
-        turns = window.turns[: manifest.num_turns]
-    if len(tokens) > engine.capacity:
-        raise ContextFullError(
-            f'window {window.name!r} has {len(tokens)} tokens, the context holds '
-            f'{engine.capacity}',
-            hint='raise engine.context_tokens, or use a model with a longer context',
-        )
-    session = Session(engine, chat, stop_ids, turns=turns, tokens=tokens, turn_stops=stops)
-    if manifest is None or manifest.identity.model != identity.model:
-        return session, ()
-    if manifest.spec != engine.spec:
-        return session, ()
-    same = common_length(manifest.tokens, session.tokens)
-    return session, tuple(entry for entry in manifest.chunks if entry.stop <= same)
 
 
 def find_chunks(
@@ -87,17 +39,7 @@ def find_chunks(
     ids = store.chunk_ids(engine.identity, tokens, settings.chunk_tokens)
     found = (store.find_chunk(chunk_id, settings.kind) for chunk_id in ids)
     entries = tuple(entry for entry in found if entry is not None)
-    manifest = Manifest(
-        window=window.name,
-        identity=engine.identity,
-        spec=engine.spec,
-        chunk_tokens=settings.chunk_tokens,
-        codec=settings.kind,
-        num_turns=len(session.turns),
-        tokens=tokens,
-        turn_stops=tuple(session.turn_stops),
-        chunks=entries,
-    )
+    manifest = manifest_of(session, window.name, settings, chunks=entries)
     return replace(window, manifest=manifest), entries
 
 

@@ -19,7 +19,7 @@ def save(live: LiveWindow, *, is_final: bool) -> Iterator[FreezeProgress]:
     """Write the window; see `Manager.freeze`."""
     tools, store = live.tools, live.tools.store
     live.settle()
-    live.commit(or_keep=len(live.session.turns))
+    live.commit(or_keep=live.session.num_turns)
     if not is_final and (reason := store.budget_problem()):
         evicted = store.take_evictions()
         yield replace(NOTHING_FROZEN, deferred=reason, evicted=evicted)

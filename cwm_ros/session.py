@@ -77,6 +77,9 @@ class Session:
         A conversation to begin with: the tokens, int32 shape (T,), of its current segment and the
         position after each of its turns. None of it is resident yet; it is brought back by a thaw
         or by `repair`.
+    head, first_turn
+        How many of the turns repeat the window's first ones at the beginning of a later segment
+        (the system prompt), and the window's number of the turn behind them.
 
     """
 
@@ -89,8 +92,12 @@ class Session:
         turns: Sequence[Turn] = (),
         tokens: TokenArray | None = None,
         turn_stops: Sequence[int] = (),
+        head: int = 0,
+        first_turn: int = 0,
     ) -> None:
         self.engine = engine
+        self.head = head
+        self.first_turn = first_turn
         self.turns = list(turns)
         self.turn_stops = list(turn_stops)
         self.provisional = TokenRanges()
@@ -111,6 +118,15 @@ class Session:
     def num_tokens(self) -> int:
         """Number of tokens so far."""
         return len(self._tokens)
+
+    @property
+    def num_turns(self) -> int:
+        """Number of turns of the window, those that earlier segments hold included."""
+        return self.first_turn + len(self.turns) - self.head
+
+    def turns_from(self, number: int) -> list[Turn]:
+        """Return the turns from a number of the window on, which is not before this segment."""
+        return self.turns[self.head + number - self.first_turn :]
 
     @property
     def fidelity(self) -> Fidelity:
@@ -175,15 +191,23 @@ class Session:
         return len(tokens)
 
     def take_back(self, num_turns: int) -> None:
-        """Forget the turns behind the first ``num_turns``, of which nothing is computed yet."""
-        stop = self.turn_stops[num_turns - 1] if num_turns else 0
+        """Forget the window's turns from ``num_turns`` on; nothing of them is computed yet."""
+        kept = self.head + num_turns - self.first_turn
+        stop = self.turn_stops[kept - 1] if kept else 0
         assert self._frontier <= stop
-        del self.turns[num_turns:], self.turn_stops[num_turns:]
+        del self.turns[kept:], self.turn_stops[kept:]
         self._tokens = self._tokens[:stop]
 
-    def add_prompt(self, text: str, time_ms: int) -> None:
+    def add_prompt(self, text: str, time_ms: int, *, answer_tokens: int = 1) -> None:
         """
         Append what the user says, if an answer will find room behind it.
+
+        Parameters
+        ----------
+        text, time_ms
+            What, and when by the wall clock [ms since 1970].
+        answer_tokens
+            How long an answer must find room.
 
         Raises
         ------
@@ -194,18 +218,18 @@ class Session:
 
         """
         turn = Turn(role=Role.USER, text=text, time_ms=time_ms)
-        num_turns = len(self.turns)
+        num_turns = self.num_turns
         try:
             try:
                 self.add_turn(turn)
             except ModelError:
-                if not num_turns or self.turns[-1].role is not Role.USER:
+                if not self.turns or self.turns[-1].role is not Role.USER:
                     raise
                 # The last prompt was cut off before its answer, and the template wants one.
                 self.add_turn(Turn(role=Role.ASSISTANT, text='', time_ms=time_ms))
                 self.add_turn(turn)
             opening = self._chat.render_suffix(self.turns, [], add_generation_prompt=True)
-            self._check_room(len(opening), spare=1 + len(self._closing))
+            self._check_room(len(opening), spare=answer_tokens + len(self._closing))
         except CwmError:
             self.take_back(num_turns)
             raise

@@ -16,23 +16,26 @@ if TYPE_CHECKING:
 
     from cwm_ros.answer import Request, When
     from cwm_ros.live import LiveWindow
+    from cwm_ros.segment import SegmentStarted
     from cwm_ros.thaw import ThawProgress
 
 
 def say(
     live: LiveWindow, request: Request, cancel: Event | None = None
-) -> Iterator[Delta | ThawProgress | Answer]:
+) -> Iterator[SegmentStarted | Delta | ThawProgress | Answer]:
     """Answer a prompt, thawing meanwhile; see `Manager.say`."""
-    tools, session = live.tools, live.session
+    tools = live.tools
     request = replace(
         request, max_tokens=request.max_tokens or tools.settings.assistant.max_tokens
     )
-    began, start = tools.clock(), session.num_tokens
+    began = tools.clock()
     live.is_answering = True
     try:
-        num_turns = len(session.turns)
-        session.add_prompt(request.text, tools.wall_ms())
-        live.commit(or_keep=num_turns)
+        started = live.add_prompt(request.text, request.max_tokens)
+        if started is not None:
+            yield started
+        session = live.session
+        start = session.turn_stops[-2] if len(session.turns) > 1 else 0
         yield from _wait(live, request.when, start, cancel)
         session.begin_answer(request.max_tokens)
         yield from _answer(live, request, session.num_tokens - start, began, cancel)
@@ -67,7 +70,7 @@ def _answer(
     finally:
         said = session.end_answer(speaker.text.strip(), tools.wall_ms())
         if not live.is_closed:  # else the window was left in the middle of it
-            live.commit(or_keep=len(session.turns))
+            live.commit(or_keep=session.num_turns)
     yield Answer(
         text=said.text,
         finish_reason=speaker.finish_reason,

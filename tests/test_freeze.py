@@ -13,7 +13,7 @@ import pytest
 
 from cwm_ros.answer import Request, When
 from cwm_ros.engine import LogitRows
-from cwm_ros.errors import BusyError, ContextFullError, NotFoundError, QuotaError, ReadOnlyError
+from cwm_ros.errors import BusyError, NotFoundError, QuotaError, ReadOnlyError
 from cwm_ros.kv import Role, Turn
 from tests.fakes import (
     assert_true_kv,
@@ -415,44 +415,6 @@ def test_a_window_without_chunks_is_computed(open_fake: OpenManager) -> None:
         assert_true_kv(manager.session)
         assert freeze(manager).chunks_done > 0
         assert_verified(manager)
-
-
-@pytest.mark.parametrize('is_frozen', [True, False])
-def test_a_window_longer_than_the_context_is_refused_whole(
-    open_fake: OpenManager, *, is_frozen: bool
-) -> None:
-    with open_fake() as manager:
-        make_window(manager, 'long', 12)
-        make_window(manager, 'short', 1)
-        if not is_frozen:
-            manager.store.delete_window('long')
-            manager.create('long')
-            ingest(manager, 12)
-    with open_fake(engine={'context_tokens': 600}) as manager:
-        manager.open_window('short')
-        session = manager.session
-        with pytest.raises(ContextFullError, match='600'):
-            manager.open_window('long')
-
-        assert manager.session is session, 'the live conversation is untouched'
-        assert manager.window == 'short'
-        say(manager, 'Still there?')
-
-
-def test_a_window_whose_last_turns_do_not_fit_is_not_opened_by_halves(
-    open_fake: OpenManager,
-) -> None:
-    with open_fake() as manager:
-        make_window(manager, 'trip', 3)
-        num_tokens = manager.session.num_tokens
-        ingest(manager, 4, seed=8)
-        num_turns = len(manager.session.turns)
-    with open_fake(engine={'context_tokens': num_tokens + 200}) as manager:
-        with pytest.raises(ContextFullError):
-            manager.open_window('trip')
-
-        assert manager.window == ''
-        assert len(manager.store.window('trip').turns) == num_turns
 
 
 def test_a_window_that_does_not_exist_leaves_the_live_one(open_fake: OpenManager) -> None:

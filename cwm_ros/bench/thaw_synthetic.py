@@ -20,7 +20,8 @@ from cwm_ros.engine import Engine, LogitRows
 from cwm_ros.errors import EngineError
 from cwm_ros.kv import KVSpec, ModelIdentity, Role, TokenRanges, Turn
 from cwm_ros.plan import plan_thaw
-from cwm_ros.restore import ChunkReader, restore_session
+from cwm_ros.reopen import restore_session
+from cwm_ros.restore import ChunkReader
 from cwm_ros.store import ChunkHeader, Manifest
 from cwm_ros.thaw import Thaw
 
@@ -195,7 +196,8 @@ def thaw_window(
     began = clock()
     window = store.window(WINDOW)
     header_s = clock() - began
-    session, entries = restore_session(window, engine, cast('ChatRenderer', NoChat()), frozenset())
+    restored = restore_session(window, engine, cast('ChatRenderer', NoChat()), frozenset())
+    session, entries = restored.session, restored.entries
     manifest = window.manifest
     assert manifest is not None
     steps = plan_thaw(

@@ -89,7 +89,7 @@ def say_timed(
             on_text(event.text)
         elif isinstance(event, ThawProgress):
             steps.append(event)
-        else:
+        elif isinstance(event, Answer):
             answer = event
     assert answer is not None
     thaw = manager.thaw

@@ -19,6 +19,7 @@ from cwm_ros.cli.conversation import read_conversation
 from cwm_ros.cli.picture import show_bar, thaw_line
 from cwm_ros.errors import CwmError
 from cwm_ros.manager import Manager
+from cwm_ros.segment import SegmentStarted
 
 if TYPE_CHECKING:
     from cwm_ros.cli.app import Options
@@ -142,6 +143,9 @@ def ingest_command(options: Options, *, file: Path, window: str, tags: tuple[str
             for left in manager.catch_up():
                 update(total - left)
         frozen = try_freeze(manager)
+        warnings = manager.warnings
+    for warning in warnings:
+        options.note(warning)
     frozen.note(options)
     options.show(
         {'window': window, 'turns': len(turns), 'tokens': total, **frozen.as_json()},
@@ -225,6 +229,8 @@ def _answer(manager: Manager, line: str) -> None:
         for event in manager.say(Request(text=line)):
             if isinstance(event, Delta):
                 click.echo(event.text, nl=False)
+            elif isinstance(event, SegmentStarted):
+                click.echo(f'({event})', err=True)
             elif isinstance(event, Answer):
                 click.echo(f'  [{event.fidelity}]' if event.is_provisional else '')
     except KeyboardInterrupt:
