@@ -37,6 +37,7 @@ CHUNK_TOKENS = (128, 256, 512)
 CODECS = ('raw', 'fp16', 'int8', 'int4')
 LOSSLESS_CODEC = 'raw'
 COMPRESSIONS = ('none', 'lz4')
+STRATEGIES = ('auto', 'load', 'recompute')
 ENGINES = ('onnxruntime',)
 DEFAULT_SYSTEM_PROMPT = (
     'You are the assistant of this vehicle. You remember what people tell you. '
@@ -148,6 +149,9 @@ class ThawSettings:
         Most memory for chunks on their way, at least one chunk [MiB].
     drop_page_cache
         Whether the system forgets what was read, so that it keeps what other processes read.
+    strategy
+        'auto' loads or computes, whichever is sooner here; 'load' computes only what cannot be
+        loaded; 'recompute' loads nothing.
 
     """
 
@@ -157,6 +161,7 @@ class ThawSettings:
     io_threads: int = 0
     staging_mib: int = 64
     drop_page_cache: bool = False
+    strategy: str = 'auto'
 
     def __post_init__(self) -> None:
         check_range('thaw.first_tokens', self.first_tokens, 1, 1 << 20)
@@ -164,11 +169,17 @@ class ThawSettings:
         check_range('thaw.relevant_chunks', self.relevant_chunks, 0, 1 << 10)
         check_range('thaw.io_threads', self.io_threads, 0, 256)
         check_range('thaw.staging_mib', self.staging_mib, 1, 1 << 16)
+        check_choice('thaw.strategy', self.strategy, STRATEGIES)
 
     @property
     def num_threads(self) -> int:
         """Return the number of threads that ``io_threads`` asks for."""
         return self.io_threads or max(1, (os.cpu_count() or 2) // 2)
+
+    @property
+    def max_in_flight(self) -> int:
+        """Return how many chunks are on their way at once: more are read than decoded."""
+        return 2 * self.num_threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

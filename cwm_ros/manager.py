@@ -10,6 +10,8 @@ generator: the caller sets the pace and may stop asking; what was done until the
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,9 @@ from cwm_ros.engine import open_engine
 from cwm_ros.errors import EngineError, ExistsError
 from cwm_ros.kv import Role, Turn
 from cwm_ros.live import LiveWindow, Tools
+from cwm_ros.machine import rate_file
 from cwm_ros.model import build_graph, Checkpoint, find_model
+from cwm_ros.rates import RateBook
 from cwm_ros.reopen import restore_session
 from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks
 from cwm_ros.save import save
@@ -59,6 +63,8 @@ class Manager:
     ----------
     store, checkpoint, engine
         What was opened.
+    rates
+        What is known of how fast this board loads and computes.
     time_to_header_s
         How long reading the open window's manifest and turns took [s].
 
@@ -93,6 +99,8 @@ class Manager:
                     settings.engine,
                 )
             )
+            kept = rate_file(settings, self.checkpoint.identity.model)
+            self.rates = RateBook(kept, shared_cores=os.cpu_count() or 1)
             self._open = opening.pop_all()
         self._tools = Tools(
             settings=settings,
@@ -180,7 +188,7 @@ class Manager:
         self._begin(name, Session(self.engine, self.checkpoint.chat, self.checkpoint.stop_ids))
         self.add_turns([system])
 
-    def open_window(self, name: str) -> Thaw:
+    def open_window(self, name: str, *, strategy: str = '') -> Thaw:
         """
         Begin to thaw a window; `say` may be called at once.
 
@@ -190,6 +198,13 @@ class Manager:
         Chunks of other weights are not loaded but computed from tokens; under another tokenizer
         or chat template the turns are rendered anew. Turns that were committed after the last
         freeze are computed with the next answer.
+
+        Parameters
+        ----------
+        name
+            Of the window.
+        strategy
+            'auto', 'load' or 'recompute', see `ThawSettings`; empty means as the settings say.
 
         Raises
         ------
@@ -239,6 +254,8 @@ class Manager:
                 num_tokens=num_tokens,
                 clock=self._clock,
                 began=began,
+                book=self.rates,
+                strategy=strategy,
             )
         except BaseException:
             self.leave()  # a session without its thaw would be computed as if it were new
@@ -264,6 +281,7 @@ class Manager:
         if live is not None:
             self._held = live.session
             live.close()
+            self.rates.save()
 
     def _begin(self, name: str, session: Session) -> LiveWindow:
         """Leave the open window; what the engine holds of the next one's tokens stays."""
@@ -274,6 +292,7 @@ class Manager:
         else:
             session.adopt(held)
         self._held = session
+        session.timing = partial(self.rates.computing, self.engine)
         self._live = LiveWindow(name, session, self._tools)
         return self._live
 

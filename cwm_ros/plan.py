@@ -9,6 +9,7 @@ The definitions of *usable* and *answerable* live here and nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
     from cwm_ros.config import ThawSettings
     from cwm_ros.store import ChunkEntry
+
+
+class Way(Enum):
+    """How a chunk comes back."""
+
+    LOAD = 'load'
+    COMPUTE = 'recompute'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,11 @@ class ThawStep:
         Whether the window is not usable without it.
     reason
         Why it stands where it stands in the order, for people.
+    way
+        How it comes back; COMPUTE when there is no entry.
+    cost_s, done_s
+        How long it takes, and how long after the beginning it is there; estimates [s], None while
+        the board has not shown how fast it is.
 
     """
 
@@ -44,6 +57,16 @@ class ThawStep:
     entry: ChunkEntry | None
     is_usable_part: bool
     reason: str
+    way: Way = Way.LOAD
+    cost_s: float | None = None
+    done_s: float | None = None
+
+    def __post_init__(self) -> None:
+        assert self.entry is not None or self.way is Way.COMPUTE
+
+    def computed(self, reason: str) -> ThawStep:
+        """Return the step as one that is never loaded."""
+        return replace(self, entry=None, way=Way.COMPUTE, reason=reason)
 
 
 def usable_bounds(
@@ -71,7 +94,7 @@ def usable_bounds(
     return min(num_tokens, first_stop), max(0, last_start)
 
 
-def plan_thaw(
+def order_chunks(
     entries: Sequence[ChunkEntry],
     *,
     num_tokens: int,
@@ -80,7 +103,7 @@ def plan_thaw(
     settings: ThawSettings,
 ) -> tuple[ThawStep, ...]:
     """
-    Order the chunks of a window: what makes it usable, then the newest first.
+    Order the chunks of a window: what makes it usable, then by priority, the newest first.
 
     A window is usable when all chunks are resident that hold tokens of `usable_bounds`.
     Positions that no entry covers are planned to be computed, after the loads, in their own
@@ -115,16 +138,19 @@ def plan_thaw(
                 entry=entry,
                 is_usable_part=is_first or is_last,
                 reason=reason if entry else f'{reason}; not stored',
+                way=Way.LOAD if entry else Way.COMPUTE,
             )
         )
     return tuple(sorted(steps, key=_order))
 
 
-def _order(step: ThawStep) -> tuple[bool, bool, int]:
-    """Put usable parts first; then loads, newest first; then what must be computed."""
+def _order(step: ThawStep) -> tuple[bool, bool, int, int]:
+    """Put usable parts first; then loads, by priority and age; then what must be computed."""
     is_computed = step.entry is None
     ascending = step.is_usable_part or is_computed
-    return (not step.is_usable_part, is_computed, step.start if ascending else -step.start)
+    priority = 0 if ascending or step.entry is None else step.entry.priority
+    place = step.start if ascending else -step.start
+    return (not step.is_usable_part, is_computed, priority, place)
 
 
 def prioritize(
@@ -136,7 +162,7 @@ def prioritize(
     Parameters
     ----------
     steps
-        What is left to do, as `plan_thaw` ordered it.
+        What is left to do, as `order_chunks` ordered it.
     scores
         Relevance of each chunk of the window, by its index; see `relevance`.
     chunk_tokens, count

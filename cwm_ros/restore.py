@@ -12,10 +12,11 @@ import numpy as np
 
 from cwm_ros.codec import codec_named, decode_chunk, Scratch
 from cwm_ros.config import MIB
+from cwm_ros.engine.cache import slots_for
 from cwm_ros.errors import NotFoundError
 from cwm_ros.freeze import manifest_of
-from cwm_ros.plan import plan_thaw
 from cwm_ros.readahead import StagingRing
+from cwm_ros.schedule import plan_thaw
 from cwm_ros.thaw import Thaw
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cwm_ros.config import CodecSettings, Settings, ThawSettings
     from cwm_ros.engine import Engine
     from cwm_ros.plan import ThawStep
+    from cwm_ros.rates import RateBook
     from cwm_ros.session import Session
     from cwm_ros.store import ChunkEntry, ChunkHeader, Store, Window
     from cwm_ros.thaw import LoadChunk
@@ -53,6 +55,8 @@ def begin_thaw(
     num_tokens: int,
     clock: Callable[[], float],
     began: float,
+    book: RateBook,
+    strategy: str = '',
 ) -> Thaw:
     """
     Plan a restored session's way back, and begin it.
@@ -69,25 +73,35 @@ def begin_thaw(
         Length of what was restored; the session may have later turns.
     clock, began
         Steady clock, and when the thaw was asked for on it [s].
+    book
+        What is known of the board.
+    strategy
+        'auto', 'load' or 'recompute'; empty means as the settings say.
 
     """
     manifest = window.manifest
     chunk_tokens = manifest.chunk_tokens if manifest else settings.codec.chunk_tokens
-    steps = plan_thaw(
+    strategy = strategy or settings.thaw.strategy
+    plan = plan_thaw(
         entries,
         num_tokens=num_tokens,
         chunk_tokens=chunk_tokens,
         turn_stops=[stop for stop in session.turn_stops if stop <= num_tokens],
         settings=settings.thaw,
+        rates=book.rates,
+        reach=slots_for(session.num_tokens),
+        strategy=strategy,
     )
     return Thaw(
         session,
-        steps,
+        plan.steps,
         load,
         chunk_tokens=chunk_tokens,
         num_threads=settings.thaw.num_threads,
         clock=clock,
         began=began,
+        book=book,
+        strategy=strategy,
     )
 
 

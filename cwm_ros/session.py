@@ -10,6 +10,7 @@ answer, is never written to disk, and is computed again by `Session.repair`.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from cwm_ros.kv import Role, TokenRanges, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from threading import Event
 
     from cwm_ros.engine.base import Engine
@@ -63,6 +65,11 @@ def common_length(a: TokenArray, b: TokenArray) -> int:
     return int(differs[0]) if len(differs) else length
 
 
+def _untimed(num_tokens: int) -> AbstractContextManager[None]:
+    del num_tokens
+    return nullcontext()
+
+
 class Session:
     """
     A conversation in an engine; called from the one thread that owns the engine.
@@ -80,6 +87,11 @@ class Session:
     head, first_turn
         How many of the turns repeat the window's first ones at the beginning of a later segment
         (the system prompt), and the window's number of the turn behind them.
+
+    Attributes
+    ----------
+    timing
+        Called with a number of tokens, returns a context in which they are computed.
 
     """
 
@@ -103,6 +115,7 @@ class Session:
         self.provisional = TokenRanges()
         self.bridged = TokenRanges()
         self.lossy_codec = ''
+        self.timing: Callable[[int], AbstractContextManager[None]] = _untimed
         self._chat = chat
         self._stop_ids = stop_ids
         self._closing = chat.closing()
@@ -304,7 +317,8 @@ class Session:
         if not is_sound:
             # Before, because a run that is cancelled leaves what it had finished.
             self.provisional.add(start, stop)
-        logits = self.engine.run(self._tokens[start:stop], start, rows=rows, cancel=cancel)
+        with self.timing(stop - start):
+            logits = self.engine.run(self._tokens[start:stop], start, rows=rows, cancel=cancel)
         if is_sound:
             self.provisional.remove(start, stop)
         self.bridged.remove(start, stop)

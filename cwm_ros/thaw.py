@@ -10,11 +10,12 @@ tokens of an answer if it likes. What cannot be loaded is computed from its toke
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 import logging
+import math
 from typing import TYPE_CHECKING
 
+from cwm_ros.balance import Balance
 from cwm_ros.config import LOSSLESS_CODEC
 from cwm_ros.engine import LogitRows
 from cwm_ros.errors import (
@@ -24,9 +25,11 @@ from cwm_ros.errors import (
     NotFoundError,
     StorageError,
 )
-from cwm_ros.plan import prioritize
+from cwm_ros.plan import prioritize, Way
+from cwm_ros.rates import LoadMeter, RateBook, UNKNOWN
 from cwm_ros.readahead import check_cancelled, ReadAhead
 from cwm_ros.relevance import relevance
+from cwm_ros.schedule import AUTO, LOAD
 from cwm_ros.session import REPAIR_SLICE
 
 if TYPE_CHECKING:
@@ -39,10 +42,14 @@ if TYPE_CHECKING:
     from cwm_ros.errors import CwmError
     from cwm_ros.kv import TokenArray
     from cwm_ros.plan import ThawStep
+    from cwm_ros.rates import Rates
     from cwm_ros.session import Fidelity, Session
     from cwm_ros.store import ChunkEntry
 
     LoadChunk = Callable[[ThawStep], None]
+
+TRUSTED_CHUNKS = 2
+"""After so many chunks a thaw's own rate of loading counts as much as what was known before."""
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +109,7 @@ class Thaw:
     session
         Holds the window's tokens; `advance` is called from its thread.
     steps
-        What to do, from `cwm_ros.plan.plan_thaw`.
+        What to do, from `cwm_ros.schedule.plan_thaw`.
     load
         Reads, verifies and decodes one chunk into the engine's cache; called from twice
         ``num_threads`` other threads, so that some read while others decode.
@@ -112,6 +119,10 @@ class Thaw:
         Steady clock [s].
     began
         When the thaw was asked for, on that clock [s].
+    book
+        What is known of the board; it is told what this thaw shows.
+    strategy
+        'auto' also computes chunks that could be loaded, where that is sooner.
 
     Attributes
     ----------
@@ -130,6 +141,8 @@ class Thaw:
         num_threads: int,
         clock: Callable[[], float],
         began: float,
+        book: RateBook | None = None,
+        strategy: str = LOAD,
     ) -> None:
         self.session = session
         self.steps = tuple(steps)
@@ -139,12 +152,23 @@ class Thaw:
         self._chunk_tokens = chunk_tokens
         self._clock = clock
         self._began = began
-        self._queue = deque(self._find_work())
         self._usable = {step.start for step in steps if step.is_usable_part}
         self._wanted = self._usable
-        self._ahead = ReadAhead(load, 2 * num_threads)
-        session.engine.reserve(session.num_tokens)
-        self._send()
+        self._by_start = {step.start: step for step in steps}
+        self._load = load
+        self._book = book or RateBook()
+        sizes = (step.entry.file_bytes for step in steps if step.entry)
+        self._trust_bytes = TRUSTED_CHUNKS * max(sizes, default=0)
+        self._is_mixed = strategy == AUTO
+        self._meter = LoadMeter(clock)
+        work = list(self._find_work())
+        if any(step.way is Way.LOAD for step in work):
+            session.engine.reserve(session.num_tokens)
+        max_in_flight = 2 * num_threads
+        reach = session.engine.reach
+        self._work = Balance(work, self._rates, reach=reach, ahead=max_in_flight)
+        self._ahead = ReadAhead(self._load_timed, max_in_flight)
+        self._send(is_engine_free=True)
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +189,7 @@ class Thaw:
     @property
     def is_complete(self) -> bool:
         """Whether every position of the window is resident and none provisional."""
-        return not self._queue and self._ahead.is_empty and self._next_unsound() is None
+        return not self._work and self._ahead.is_empty and self._next_unsound() is None
 
     def progress(self) -> ThawProgress:
         """Return how far the thaw is now."""
@@ -219,8 +243,7 @@ class Thaw:
         self._wanted = {
             step.start for step in order[:num_wanted] if step.entry or step.is_usable_part
         }
-        waiting = {step.start for step in self._queue}
-        self._queue = deque(step for step in order if step.start in waiting)
+        self._work.reorder(order)
 
     def advance(self, *, wait: bool, cancel: Event | None = None) -> bool:
         """
@@ -236,22 +259,56 @@ class Thaw:
         """
         if not self._may_go_on(cancel, wait=wait):
             return False
-        self._send()
-        if (
-            self._queue
-            and self._queue[0].entry is None
-            and not (self._usable & self._ahead.starts)
-        ):
-            step = self._queue.popleft()
+        self._send(is_engine_free=wait)
+        if self._ahead.has_arrival:
+            self._take_arrival(is_engine_free=wait)
+            return True
+        step = self._next_to_compute(is_idle=wait)
+        if step is not None:
             self._compute(step.start, step.stop, cancel)
             return True
-        if self._ahead.has_arrival or (wait and not self._ahead.is_empty):
-            self._queue.extendleft(self._take_one())
-            self._send()
+        if not wait:
+            return False
+        if self._ahead.is_empty and (step := self._work.force_load()):
+            self._ahead.send(step)
+        if not self._ahead.is_empty:
+            self._take_arrival(is_engine_free=True)
             return True
-        if not self._queue and self._ahead.is_empty and wait:
-            return self._repair_one(cancel)
-        return False
+        return self._repair_one(cancel)
+
+    def _next_to_compute(self, *, is_idle: bool) -> ThawStep | None:
+        """
+        Return what the engine should compute now rather than wait for chunks.
+
+        A usable part that is not to be loaded; or, when nobody waits for what is being loaded,
+        the chunk at which all before it is sound, if it is not stored or will sooner be computed.
+        """
+        step = self._work.take_urgent(self._ahead.starts)
+        if step is not None or not is_idle:
+            return step
+        if not self._ahead.is_empty and not self._has_wanted():
+            return None
+        unsound = self._next_unsound()
+        step = self._by_start.get(unsound[0]) if unsound else None
+        if step is None or step.entry is None:
+            return step
+        return self._work.take_compute(step.start, self._loading_s())
+
+    def _has_wanted(self) -> bool:
+        resident = self.session.engine.resident
+        wanted = (self._by_start[start] for start in self._wanted)
+        return all(resident.covers(step.start, step.stop) for step in wanted)
+
+    def _rates(self) -> Rates:
+        """Return what is known of the board by now; nothing when it is not to decide."""
+        if not self._is_mixed:
+            return UNKNOWN
+        return self._meter.live(self._book.rates, trust_bytes=self._trust_bytes)
+
+    def _loading_s(self) -> float:
+        """Return how long loading is busy with what is in flight [s]."""
+        entries = (self._by_start[start].entry for start in self._ahead.starts)
+        return self._rates().load_s(sum(entry.file_bytes for entry in entries if entry))
 
     @property
     def is_paused(self) -> bool:
@@ -276,15 +333,17 @@ class Thaw:
         postponed = []
         while not self._ahead.is_empty:
             postponed += self._take_one()
-        self._queue.extendleft(reversed(postponed))
+        for step in reversed(postponed):
+            self._work.put_back(step)
 
     def close(self) -> None:
         """End it; what is resident stays, and a later thaw of the same window goes on."""
-        self._queue.clear()
+        self._work.clear()
         try:
             self.settle()
         finally:
             self._ahead.close()
+            self._meter.report(self._book)
 
     def _may_go_on(self, cancel: Event | None, *, wait: bool) -> bool:
         check_cancelled(cancel)
@@ -292,9 +351,24 @@ class Thaw:
             self._ahead.wait_for_resume(cancel)
         return not self.is_paused
 
-    def _send(self) -> None:
-        while self._queue and self._queue[0].entry and not self._ahead.is_full:
-            self._ahead.send(self._queue.popleft())
+    def _send(self, *, is_engine_free: bool) -> None:
+        """Keep the threads busy with what will not sooner be computed."""
+        engine_s = 0.0 if is_engine_free else math.inf
+        while not self._ahead.is_full:
+            step = self._work.take_load(self._loading_s(), engine_s)
+            if step is None:
+                return
+            self._ahead.send(step)
+
+    def _load_timed(self, step: ThawStep) -> None:
+        assert step.entry is not None
+        with self._meter.loading(step.entry.file_bytes):
+            self._load(step)
+
+    def _take_arrival(self, *, is_engine_free: bool) -> None:
+        for step in self._take_one():
+            self._work.put_back(step)
+        self._send(is_engine_free=is_engine_free)
 
     def _take_one(self) -> list[ThawStep]:
         """
@@ -334,10 +408,11 @@ class Thaw:
         assert step.entry is not None
         if isinstance(error, FormatError) and not isinstance(error, FormatTooNewError):
             self.damaged.append(step.entry)
-        lost = replace(step, entry=None, reason='could not be loaded')
+        lost = step.computed('could not be loaded')
         self.steps = tuple(lost if s.start == step.start else s for s in self.steps)
+        self._by_start[step.start] = lost
         if step.is_usable_part:
-            self._queue.appendleft(lost)
+            self._work.must_compute(lost)
         else:
             # Computing it before the chunks in front of it are there would not help an answer.
             self._wanted = self._wanted - {step.start}

@@ -63,7 +63,13 @@ def settings(tmp_path: Path, model_cache: Path) -> Settings:
             root=tmp_path / 'store', free_floor_mib=0, lock_timeout_s=0.0, quota_mib=100
         ),
         codec=CodecSettings(kind='raw', chunk_tokens=128, compression='none'),
-        thaw=ThawSettings(first_tokens=100, last_tokens=200, relevant_chunks=2, io_threads=2),
+        thaw=ThawSettings(
+            first_tokens=100,
+            last_tokens=200,
+            relevant_chunks=2,
+            io_threads=2,
+            strategy='load',  # a fake engine is quicker than any drive
+        ),
         engine=EngineSettings(
             model=str(TINY), threads=1, prefill_slice=64, cache_dir=str(model_cache)
         ),

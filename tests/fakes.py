@@ -142,6 +142,10 @@ class HashEngine(Engine):
         if self._cache.reserve(num_tokens):
             before[:] = np.nan  # whoever still writes or reads there is wrong
 
+    @property
+    def reach(self) -> int:
+        return self._cache.slots
+
     def drop(self, start: int, stop: int) -> None:
         self._cache.drop(start, stop)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cwm_ros.config import ThawSettings
 from cwm_ros.kv import ChunkId
-from cwm_ros.plan import plan_thaw, prioritize, ThawStep, usable_bounds
+from cwm_ros.plan import order_chunks, prioritize, ThawStep, usable_bounds
 from cwm_ros.store import ChunkEntry
 
 SIZE = 4
@@ -47,7 +47,7 @@ def plan_of(
     window: tuple[list[ChunkEntry], int, list[int], ThawSettings],
 ) -> tuple[ThawStep, ...]:
     entries, num_tokens, stops, settings = window
-    return plan_thaw(
+    return order_chunks(
         entries, num_tokens=num_tokens, chunk_tokens=SIZE, turn_stops=stops, settings=settings
     )
 
@@ -108,7 +108,7 @@ def test_a_long_system_prompt_and_a_long_last_turn_are_whole_in_the_bounds() -> 
 
 def test_an_entry_of_another_length_is_not_taken() -> None:
     """Such a chunk was short, and tokens followed."""
-    (step, _) = plan_thaw(
+    (step, _) = order_chunks(
         [entry(0, 3)],
         num_tokens=6,
         chunk_tokens=SIZE,

@@ -24,7 +24,7 @@ from cwm_ros.engine import LogitRows, open_engine
 from cwm_ros.errors import ConfigError
 from cwm_ros.kv import Role, Turn
 from cwm_ros.model import build_graph, Checkpoint, find_model
-from cwm_ros.plan import plan_thaw
+from cwm_ros.plan import order_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -221,7 +221,7 @@ class Examiner:
         self._num_tokens = len(tokens)
         if task.codec:
             self._recode(self._settings.codec.chunk_tokens)
-        steps = plan_thaw(
+        steps = order_chunks(
             (),
             num_tokens=len(tokens),
             chunk_tokens=self._settings.codec.chunk_tokens,

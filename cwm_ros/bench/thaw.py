@@ -138,7 +138,9 @@ def _own_settings(settings: Settings, folder: Path) -> Settings:
     return replace(
         settings,
         storage=replace(settings.storage, root=folder / 'store', quota_mib=STORE_MIB),
-        thaw=replace(settings.thaw, io_threads=settings.thaw.io_threads or THREADS),
+        thaw=replace(
+            settings.thaw, io_threads=settings.thaw.io_threads or THREADS, strategy='load'
+        ),
     )
 
 

@@ -19,7 +19,7 @@ from cwm_ros.codec import codec_named, encode_chunk, Scratch
 from cwm_ros.engine import Engine, LogitRows
 from cwm_ros.errors import EngineError
 from cwm_ros.kv import KVSpec, ModelIdentity, Role, TokenRanges, Turn
-from cwm_ros.plan import plan_thaw
+from cwm_ros.plan import order_chunks
 from cwm_ros.reopen import restore_session
 from cwm_ros.restore import ChunkReader
 from cwm_ros.store import ChunkHeader, Manifest
@@ -200,7 +200,7 @@ def thaw_window(
     session, entries = restored.session, restored.entries
     manifest = window.manifest
     assert manifest is not None
-    steps = plan_thaw(
+    steps = order_chunks(
         entries,
         num_tokens=session.num_tokens,
         chunk_tokens=manifest.chunk_tokens,

@@ -118,6 +118,15 @@ class Engine(ABC):
         Growth ends the validity of all views.
         """
 
+    @property
+    def reach(self) -> int:
+        """
+        How many positions each computed token attends to; what is masked costs as much.
+
+        It is what was reserved, as the engine rounds it, and decides what a token costs.
+        """
+        return self.capacity
+
     @abstractmethod
     def drop(self, start: int, stop: int) -> None:
         """Forget the positions [start, stop): they are masked from now on."""

@@ -193,6 +193,10 @@ class OrtEngine(Engine):
         if self._cache.reserve(num_tokens):
             self._bindings.bind_cache()
 
+    @property
+    def reach(self) -> int:
+        return self._cache.slots
+
     def drop(self, start: int, stop: int) -> None:
         self._cache.drop(start, stop)
 
