@@ -123,6 +123,12 @@ class BusyError(CwmError):
     code = ErrorCode.BUSY
 
 
+class DeadlineError(CwmError):
+    """Time ran out; what was done until then stays."""
+
+    code = ErrorCode.DEADLINE
+
+
 class ReadOnlyError(CwmError):
     """The store was opened for reading, or lies on a read-only device."""
 
