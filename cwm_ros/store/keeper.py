@@ -8,7 +8,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from cwm_ros.config import MIB
-from cwm_ros.errors import FormatError, FormatTooNewError, NotFoundError, ReadOnlyError
+from cwm_ros.errors import (
+    FormatError,
+    FormatTooNewError,
+    NotFoundError,
+    ReadOnlyError,
+    StorageError,
+)
 from cwm_ros.store import chunkfile, files, layout
 from cwm_ros.store.catalog import scan_window
 from cwm_ros.store.doctor import Doctor, DoctorReport
@@ -65,11 +71,12 @@ class ProfileKeeper(ProfileReader):
             raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
         return layout.window_id(self.key, name)
 
-    def _save_state(self) -> None:
+    def _save_state(self) -> bool:
         before = files.bytes_written_by_thread()
-        save_state(self._folder / 'state.sqlite', self._state)
+        is_saved = save_state(self._folder / 'state.sqlite', self._state)
         cost = files.bytes_written_by_thread() - before
         self._state.add_overhead(self._clock(), cost)
+        return is_saved
 
     def budget_problem(self) -> str:
         """
@@ -295,11 +302,24 @@ class ProfileKeeper(ProfileReader):
         self._order.use(window_id)
 
     def set_pinned(self, name: str, *, is_pinned: bool) -> None:
-        """Protect a window from eviction, or no longer."""
+        """
+        Protect a window from eviction, or no longer.
+
+        Raises
+        ------
+        StorageError
+            It holds for now, but could not be stored.
+
+        """
         with self._mutex:
             self._state.set_pinned(self._existing_id(name), is_pinned=is_pinned)
-            self._save_state()
+            is_saved = self._save_state()
             self._order.rebuild()
+        if not is_saved:
+            raise StorageError(
+                f'{self._folder / "state.sqlite"}: the pin of window {name!r} is not stored',
+                hint='free room on the device and pin it again; the log says what failed',
+            )
 
     def delete_window(self, name: str) -> None:
         """Remove a window, and the chunks that no other needs; damaged ones too."""

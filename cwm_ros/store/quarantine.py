@@ -37,6 +37,8 @@ def set_aside(path: Path, folder: Path, limit_bytes: int) -> bool:
         files.rename(path, target)
     except FileNotFoundError:
         return False
+    files.sync_folder(folder)  # or a power cut brings the damage back
+    files.sync_folder(path.parent)
     _log.warning('file=%s was set aside as %s', path.name, target)
     trim(folder, limit_bytes)
     return True

@@ -24,14 +24,18 @@ DAY_MS = 86_400_000
 DAMAGED_SUFFIX = '.damaged'
 
 # Small pages, for a commit writes whole ones, twice: 7 KB instead of 50 KB with SQLite's 4096.
+# EXTRA syncs the folder when the journal is gone: else a power cut may bring it back, and with it
+# the state before the last commit.
 _SCHEMA = """
 PRAGMA page_size = 512;
 PRAGMA journal_mode = DELETE;
-PRAGMA synchronous = FULL;
+PRAGMA synchronous = EXTRA;
+BEGIN;
 CREATE TABLE IF NOT EXISTS windows (
     id TEXT PRIMARY KEY, last_use INTEGER NOT NULL, is_pinned INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS written (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+COMMIT;
 """
 _EVICTIONS = 'evictions'
 _SCRUB_POSITION = 'scrub_position'
@@ -132,6 +136,8 @@ def load_state(path: Path, *, writable: bool) -> State:
         with closing(
             sqlite3.connect(f'{path.as_uri()}?mode={"rw" if writable else "ro"}', uri=True)
         ) as db:
+            if not db.execute('SELECT 1 FROM sqlite_master').fetchall():
+                return State()  # the first commit was cut
             rows = db.execute(
                 'SELECT id, last_use, is_pinned FROM windows ORDER BY last_use'
             ).fetchall()

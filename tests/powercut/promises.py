@@ -1,0 +1,266 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a store promises, noted while a program runs and compared with what a cut left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cwm_ros.store import files, Store
+from tests.store import makers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """
+    Something that is going to be done, or whose call has returned.
+
+    Parameters
+    ----------
+    what
+        'turns', 'window', 'delete', 'pin', 'damage', 'mend' or 'evict'.
+    window
+        Which window.
+    value
+        Number of turns; number of tokens, -1 when only turns remain; whether it is pinned.
+    is_done
+        Whether the call has returned.
+
+    """
+
+    what: str
+    window: str = ''
+    value: int = 0
+    is_done: bool = False
+
+    def line(self) -> str:
+        """Return it as a line of text."""
+        return f'{self.what} {self.window or "-"} {int(self.value)} {int(self.is_done)}\n'
+
+    @classmethod
+    def of(cls, line: str) -> Note:
+        """Read what `line` returned."""
+        what, window, value, is_done = line.split()
+        return cls(what, window.removeprefix('-'), int(value), is_done=is_done == '1')
+
+
+@dataclass(slots=True)
+class WindowPromise:
+    """What must be and may be of a window: the least and the most."""
+
+    turns: list[int] = field(default_factory=lambda: [0, 0])
+    tokens: list[int] = field(default_factory=list)
+    may_be_gone: bool = True
+    must_be_gone: bool = False
+    is_pinned: bool | None = False
+    is_damaged: bool = False
+
+    def add(self, note: Note) -> None:
+        """Take a note about this window into account."""
+        if note.what == 'turns':
+            self.turns = [note.value if note.is_done else self.turns[0], note.value]
+            self.may_be_gone &= not note.is_done
+        elif note.what == 'window':
+            self.tokens = [note.value] if note.is_done else [*(self.tokens or [-1]), note.value]
+        elif note.what == 'delete':
+            self.may_be_gone = True
+            self.must_be_gone = note.is_done
+        elif note.what == 'pin':
+            self.is_pinned = bool(note.value) if note.is_done else None
+        else:
+            self.is_damaged = not (note.what == 'mend' and note.is_done)
+            self.tokens = [note.value]
+
+
+@dataclass(slots=True)
+class Promises:
+    """
+    What must be found at the next start.
+
+    Parameters
+    ----------
+    windows
+        By name.
+    may_evict
+        Whether chunks may be missing.
+    is_lossy
+        Whether the last notes may have been lost, so that more may be found than was said.
+
+    """
+
+    windows: dict[str, WindowPromise] = field(default_factory=dict)
+    may_evict: bool = False
+    is_lossy: bool = False
+
+    @classmethod
+    def of(cls, notes: Iterable[Note]) -> Promises:
+        """Add up what was said until the cut."""
+        promises = cls()
+        for note in notes:
+            promises._add(note)
+        return promises
+
+    def _add(self, note: Note) -> None:
+        if note.what == 'evict':
+            self.may_evict = True
+            return
+        window = self.windows.setdefault(note.window, WindowPromise())
+        if note.what == 'turns' and window.must_be_gone:
+            window = self.windows[note.window] = WindowPromise()
+        window.add(note)
+
+
+class Program:
+    """
+    A writer that says what it does.
+
+    Turns and tokens follow from the window's name, so that whoever reads them later knows
+    whether they are right.
+
+    Parameters
+    ----------
+    store
+        Open for writing.
+    say
+        Where notes go.
+
+    """
+
+    def __init__(self, store: Store, say: Callable[[Note], None]) -> None:
+        self.store = store
+        self._say = say
+
+    def noted(self, what: str, window: str, value: int, work: Callable[[], object]) -> None:
+        """Do something between two notes."""
+        self._say(Note(what, window, value))
+        work()
+        self._say(Note(what, window, value, is_done=True))
+
+    def say(self, window: str, count: int) -> None:
+        """Commit turns until there are ``count``."""
+        held = len(self.store.turns(window)) if self.store.has_window(window) else 0
+        turns = makers.turns_of(count, seed=seed_of(window))[held:]
+        self.noted('turns', window, count, lambda: self.store.commit_turns(window, turns))
+
+    def freeze(self, window: str, num_tokens: int, *, payload_bytes: int = 700) -> None:
+        """Write the chunks of a window that are not there, then its manifest."""
+        num_turns = len(self.store.turns(window))
+
+        def work() -> None:
+            tokens = makers.tokens_of(num_tokens, seed=seed_of(window))
+            chunks = makers.write_chunks(self.store, tokens, payload_bytes=payload_bytes)
+            manifest = makers.manifest_of(window, tokens, chunks, num_turns=num_turns)
+            self.store.commit_window(manifest)
+
+        self.noted('window', window, num_tokens, work)
+
+    def delete(self, window: str) -> None:
+        """Delete a window."""
+        self.noted('delete', window, 0, lambda: self.store.delete_window(window))
+
+    def pin(self, window: str, *, is_pinned: bool) -> None:
+        """Pin a window, or no longer."""
+        self.noted(
+            'pin', window, is_pinned, lambda: self.store.set_pinned(window, is_pinned=is_pinned)
+        )
+
+    def may_evict(self) -> None:
+        """Say that chunks may go from now on."""
+        self._say(Note('evict'))
+
+
+def seed_of(window: str) -> int:
+    """Return the number from which a window's turns and tokens follow."""
+    return sum(window.encode())
+
+
+def broken_promises(root: Path, promises: Promises, *, quota_mib: int) -> list[str]:
+    """
+    Start the program after a cut and say what is not as promised.
+
+    Parameters
+    ----------
+    root
+        The store.
+    promises
+        What must be there.
+    quota_mib
+        As the program was started with.
+
+    """
+    settings = makers.settings(root, quota_mib=quota_mib)
+    found: list[str] = []
+    with Store.open(settings, writable=True, clock=makers.clock) as store:
+        if any(promise.is_damaged for promise in promises.windows.values()):
+            store.mend(makers.check_payload)  # what was cut can be done again
+        found += _check_files(root, store, promises)
+        for name, promise in promises.windows.items():
+            found += _check_window(store, name, promise, is_lossy=promises.is_lossy)
+        _go_on(store)
+    with Store.open(settings, writable=False, clock=makers.clock) as store:
+        report = store.verify(None, makers.check_payload)
+        found += [f'after going on: {problem}' for problem in report.problems]
+        if len(store.turns('afterwards')) != 1:
+            found.append('afterwards: its turn is not there')
+    return found
+
+
+def _check_files(root: Path, store: Store, promises: Promises) -> list[str]:
+    found = [f'{path.name} was left' for path in root.rglob('*.tmp')]
+    found += [f'{path.name} was left' for path in root.rglob('*.gone')]
+    report = store.verify(None, makers.check_payload)
+    found += list(report.problems)
+    if report.missing_chunks and not promises.may_evict:
+        found.append(f'{report.missing_chunks} chunks are missing')
+    names = {info.name for info in store.windows()}
+    if not promises.is_lossy:
+        found += [f'{name!r} was never made' for name in names - promises.windows.keys()]
+    folders = ('windows', 'chunks')
+    profile = root / 'profiles' / 'default'
+    sizes = [path.stat().st_size for folder in folders for path in (profile / folder).iterdir()]
+    used = store.storage().used_bytes
+    if used != sum(sizes):
+        found.append(f'{used} bytes are said to be used, {sum(sizes)} are')
+    if store._state.problem:
+        found.append(f'state: {store._state.problem}')
+    if files.exists(profile / 'state.sqlite.damaged'):
+        found.append('the state was set aside')
+    return found
+
+
+def _check_window(store: Store, name: str, promise: WindowPromise, *, is_lossy: bool) -> list[str]:
+    if not store.has_window(name):
+        return [] if promise.may_be_gone else [f'{name}: is gone']
+    if promise.must_be_gone:
+        return [f'{name}: is there although it was deleted']
+    window = store.window(name)
+    found = []
+    count = len(window.turns)
+    least, most = promise.turns
+    if not least <= count <= (count if is_lossy else most):
+        found.append(f'{name}: has {count} turns, not {least} to {most}')
+    if window.turns != tuple(makers.turns_of(count, seed=seed_of(name))):
+        found.append(f'{name}: its turns are not those that were committed')
+    tokens = window.manifest.tokens if window.manifest else None
+    held = -1 if tokens is None else len(tokens)
+    allowed = promise.tokens or [-1]
+    if held not in allowed and not (is_lossy and held > min(allowed)):
+        found.append(f'{name}: has {held} tokens, not one of {allowed}')
+    elif tokens is not None and (tokens != makers.tokens_of(held, seed=seed_of(name))).any():
+        found.append(f'{name}: its tokens are not those that were frozen')
+    pinned = {info.name for info in store.windows() if info.is_pinned}
+    if promise.is_pinned is not None and not is_lossy and promise.is_pinned != (name in pinned):
+        found.append(f'{name}: pinned is {name in pinned}, not {promise.is_pinned}')
+    return found
+
+
+def _go_on(store: Store) -> None:
+    """Work as if nothing had happened."""
+    program = Program(store, lambda _note: None)
+    program.say('afterwards', 1)
+    program.freeze('afterwards', 20)
