@@ -310,26 +310,42 @@ def load_settings(path: Path) -> Settings:
             f'{path}: is not a ROS parameter file of one node',
             hint="begin with '/**:' and 'ros__parameters:', see config/default.yaml",
         ) from exc
-    return _build_settings(path, parameters)
+    return build_settings(path, parameters)
 
 
-def _build_settings(path: Path, parameters: object) -> Settings:
+def build_settings(source: Path | str, parameters: object) -> Settings:
+    """
+    Build settings from nested groups of plain values.
+
+    Parameters
+    ----------
+    source
+        Where they come from; errors begin with it.
+    parameters
+        A mapping of group to a mapping of name to value; what is left out keeps its default.
+
+    Raises
+    ------
+    ConfigError
+        A parameter is unknown, or a value is not allowed.
+
+    """
     groups = get_type_hints(Settings)
     built = {}
-    for name, values in _as_mapping(path, 'ros__parameters', parameters).items():
+    for name, values in _as_mapping(source, 'ros__parameters', parameters).items():
         if name not in groups:
-            raise ConfigError(f'{path}: parameter group {name!r} is unknown')
-        built[name] = _build_group(path, name, groups[name], values)
+            raise ConfigError(f'{source}: parameter group {name!r} is unknown')
+        built[name] = _build_group(source, name, groups[name], values)
     return Settings(**built)
 
 
-def _as_mapping(path: Path, name: str, value: object) -> Mapping[str, object]:
+def _as_mapping(path: Path | str, name: str, value: object) -> Mapping[str, object]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f'{path}: {name} is not a mapping of names to values')
     return value
 
 
-def _build_group(path: Path, name: str, kind: type[Group], values: object) -> Group:
+def _build_group(path: Path | str, name: str, kind: type[Group], values: object) -> Group:
     types = get_type_hints(kind)
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     arguments: dict[str, object] = {}
@@ -346,19 +362,17 @@ def _build_group(path: Path, name: str, kind: type[Group], values: object) -> Gr
         raise ConfigError(f'{path}: {exc.message}', hint=exc.hint) from exc
 
 
-def _convert(path: Path, name: str, value: object, kind: type) -> object:
+def _convert(path: Path | str, name: str, value: object, kind: type) -> object:
     if kind is Path and isinstance(value, str):
         return _to_path(path, name, value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind == tuple[int, ...] and isinstance(value, list):
-        return tuple(_convert(path, name, item, int) for item in value)
     if type(value) is not kind:
         raise ConfigError(f'{path}: {name} is {value!r}', hint=f'use a {kind.__name__}')
     return value
 
 
-def _to_path(path: Path, name: str, value: str) -> Path:
+def _to_path(path: Path | str, name: str, value: str) -> Path:
     if not value or '\0' in value:
         raise ConfigError(f'{path}: {name} is {value!r}', hint='name a folder, or leave it out')
     try:

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import re
 
 from cwm_ros.config_checks import check_choice, check_range
 from cwm_ros.errors import ConfigError
 
+_CORES = re.compile(r'\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*')
 IO_CLASSES = ('none', 'best-effort', 'idle')
 
 
@@ -121,7 +123,7 @@ class RuntimeSettings:
     Parameters
     ----------
     cpu_affinity
-        Numbers of the processor cores to run on; empty means all.
+        Processor cores to run on, as '0-3,5'; empty means all.
     nice
         0 is normal, 19 gives way to all others; below 0 needs a privilege.
     io_class
@@ -133,16 +135,29 @@ class RuntimeSettings:
 
     """
 
-    cpu_affinity: tuple[int, ...] = ()
+    cpu_affinity: str = ''
     nice: int = 0
     io_class: str = 'none'
     oom_score_adj: int = 0
     min_mem_available_mib: int = 0
 
     def __post_init__(self) -> None:
-        for core in self.cpu_affinity:
+        if self.cpu_affinity and not _CORES.fullmatch(self.cpu_affinity):
+            raise ConfigError(
+                f'runtime.cpu_affinity is {self.cpu_affinity!r}', hint="use the form '0-3,5'"
+            )
+        for core in self.cores:
             check_range('runtime.cpu_affinity', core, 0, 4095)
         check_range('runtime.nice', self.nice, -20, 19)
         check_choice('runtime.io_class', self.io_class, IO_CLASSES)
         check_range('runtime.oom_score_adj', self.oom_score_adj, -1000, 1000)
         check_range('runtime.min_mem_available_mib', self.min_mem_available_mib, 0, 1 << 20)
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """Return the numbers that ``cpu_affinity`` names."""
+        numbers: set[int] = set()
+        for part in filter(None, self.cpu_affinity.split(',')):
+            first, _, last = part.partition('-')
+            numbers.update(range(int(first), int(last or first) + 1))
+        return tuple(sorted(numbers))

@@ -51,9 +51,9 @@ def apply_runtime(settings: RuntimeSettings) -> list[str]:
         except (OSError, ValueError, psutil.Error) as exc:
             problems.append(f'runtime.{name} {value} cannot be applied: {exc}')
 
-    cores, score = settings.cpu_affinity, settings.oom_score_adj
+    cores, score = settings.cores, settings.oom_score_adj
     io_class = IO_CLASSES.get(settings.io_class)
-    try_to('cpu_affinity', cores, lambda: process.cpu_affinity(list(cores)))
+    try_to('cpu_affinity', settings.cpu_affinity, lambda: process.cpu_affinity(list(cores)))
     try_to('nice', settings.nice, lambda: process.nice(settings.nice))
     try_to('io_class', io_class, lambda: process.ionice(io_class))
     try_to('oom_score_adj', score, lambda: OOM_SCORE.write_text(f'{score}\n'))

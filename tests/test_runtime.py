@@ -50,17 +50,17 @@ def run_child(**settings: object) -> tuple[list[str], dict[str, object]]:
 def test_cores_and_priorities_are_applied() -> None:
     core = min(psutil.Process().cpu_affinity())
 
-    problems, seen = run_child(cpu_affinity=(core,), nice=5, io_class='idle', oom_score_adj=300)
+    problems, seen = run_child(cpu_affinity=f'{core}', nice=5, io_class='idle', oom_score_adj=300)
 
     assert problems == []
     assert seen == {'nice': 5, 'io': 3, 'cores': [core], 'oom': 300}
 
 
 def test_what_cannot_be_applied_is_a_warning_that_names_it() -> None:
-    problems, seen = run_child(cpu_affinity=(4095,), nice=3)
+    problems, seen = run_child(cpu_affinity='4095', nice=3)
 
     assert len(problems) == 1
-    assert 'runtime.cpu_affinity (4095,)' in problems[0]
+    assert 'runtime.cpu_affinity 4095' in problems[0]
     assert seen['nice'] == 3
 
 
@@ -100,7 +100,9 @@ def test_a_jetsons_power_mode_is_read_where_there_is_one(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ('change', 'named'),
     [
-        ({'cpu_affinity': (-1,)}, 'runtime.cpu_affinity is -1'),
+        ({'cpu_affinity': '-1'}, "runtime.cpu_affinity is '-1'"),
+        ({'cpu_affinity': '0-'}, "runtime.cpu_affinity is '0-'"),
+        ({'cpu_affinity': '0-9999'}, 'runtime.cpu_affinity is 4096'),
         ({'nice': 20}, 'runtime.nice is 20'),
         ({'io_class': 'realtime'}, "runtime.io_class is 'realtime'"),
         ({'oom_score_adj': -1001}, 'runtime.oom_score_adj is -1001'),
@@ -109,3 +111,8 @@ def test_a_jetsons_power_mode_is_read_where_there_is_one(tmp_path: Path) -> None
 def test_values_that_are_not_allowed_are_refused(change: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         RuntimeSettings(**change)  # type: ignore[arg-type]
+
+
+def test_cores_are_read_as_taskset_writes_them() -> None:
+    assert RuntimeSettings(cpu_affinity='4,0-2,1').cores == (0, 1, 2, 4)
+    assert RuntimeSettings().cores == ()
