@@ -152,6 +152,11 @@ class ThawSettings:
     strategy
         'auto' loads or computes, whichever is sooner here; 'load' computes only what cannot be
         loaded; 'recompute' loads nothing.
+    proof_tokens
+        How many tokens of each chunk are compared with the model's weights and with what the
+        window remembers; 0 for no proof.
+    abstention_retries
+        How often an answer that is an abstention is given up for more chunks and tried again.
 
     """
 
@@ -162,6 +167,8 @@ class ThawSettings:
     staging_mib: int = 64
     drop_page_cache: bool = False
     strategy: str = 'auto'
+    proof_tokens: int = 4
+    abstention_retries: int = 2
 
     def __post_init__(self) -> None:
         check_range('thaw.first_tokens', self.first_tokens, 1, 1 << 20)
@@ -170,6 +177,8 @@ class ThawSettings:
         check_range('thaw.io_threads', self.io_threads, 0, 256)
         check_range('thaw.staging_mib', self.staging_mib, 1, 1 << 16)
         check_choice('thaw.strategy', self.strategy, STRATEGIES)
+        check_range('thaw.proof_tokens', self.proof_tokens, 0, 16)
+        check_range('thaw.abstention_retries', self.abstention_retries, 0, 64)
 
     @property
     def num_threads(self) -> int:

@@ -12,6 +12,7 @@ append-only. Every error says what is wrong, where, and (in `hint`) what to do a
     ├── NotFoundError  ExistsError  BusyError  ReadOnlyError
     ├── FormatError             a file must not be used
     │   └── FormatTooNewError   written by a later version: never deleted
+    ├── RestoreNotEffectiveError  what was restored is not what was frozen
     ├── IdentityError           whole, but made by another model
     ├── KeyMissingError         the windows are there, their key is not
     ├── StorageError            the device refuses
@@ -162,6 +163,12 @@ class FormatTooNewError(FormatError):
     """A file was written by a later version of this package; it is kept as it is."""
 
     code = ErrorCode.FORMAT_TOO_NEW
+
+
+class RestoreNotEffectiveError(CwmError):
+    """A window came back, and the model does not continue as it did before."""
+
+    code = ErrorCode.RESTORE_NOT_EFFECTIVE
 
 
 class IdentityError(CwmError):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cwm_ros.config import Settings
     from cwm_ros.kv import Turn
     from cwm_ros.model import Checkpoint
-    from cwm_ros.store import ChunkEntry, Store
+    from cwm_ros.store import ChunkEntry, Manifest, Store
     from cwm_ros.thaw import Thaw
 
 
@@ -68,6 +68,8 @@ class LiveWindow:
         Brings it back; None for a new window.
     entries
         Chunks of the window as it was committed last, those that fit this engine.
+    manifest
+        The window as it was committed last; None for a new one.
     tags
         The user's words about it, which the next freeze stores.
     problems
@@ -85,6 +87,7 @@ class LiveWindow:
         self.tools = tools
         self.thaw: Thaw | None = None
         self.entries: tuple[ChunkEntry, ...] = ()
+        self.manifest: Manifest | None = None
         self.tags: tuple[str, ...] = ()
         self.problems: tuple[str, ...] = ()
         self.is_answering = False

@@ -21,7 +21,9 @@ from cwm_ros.errors import EngineError, ExistsError
 from cwm_ros.kv import Role, Turn
 from cwm_ros.live import LiveWindow, Tools
 from cwm_ros.machine import rate_file
-from cwm_ros.model import build_graph, Checkpoint, find_model
+from cwm_ros.model import build_graph, Checkpoint, find_model, FirstLayer
+from cwm_ros.probe import EndProbe
+from cwm_ros.proof import ChunkProof, Evidence, unpack_samples
 from cwm_ros.rates import RateBook
 from cwm_ros.reopen import restore_session
 from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from cwm_ros.config import Settings
     from cwm_ros.freeze import FreezeProgress
     from cwm_ros.segment import SegmentStarted
+    from cwm_ros.store import ChunkEntry, Window
     from cwm_ros.thaw import Thaw, ThawProgress
 
 
@@ -101,6 +104,9 @@ class Manager:
             )
             kept = rate_file(settings, self.checkpoint.identity.model)
             self.rates = RateBook(kept, shared_cores=os.cpu_count() or 1)
+            self._first_layer = opening.enter_context(
+                FirstLayer(self.checkpoint.folder, self.checkpoint.spec)
+            )
             self._open = opening.pop_all()
         self._tools = Tools(
             settings=settings,
@@ -237,6 +243,7 @@ class Manager:
             session.add_turn(turn)
         live = self._begin(name, session)
         live.entries = entries
+        live.manifest = window.manifest
         live.tags = window.manifest.tags if window.manifest else ()
         if problem:
             live.problems += (f'the window is opened from its turns: {problem}',)
@@ -244,7 +251,14 @@ class Manager:
             live.problems += (restored.problem,)
         self.time_to_header_s = header_s
         try:
-            load = ChunkReader(self.store, window, self.engine, self.kernels, self.settings.thaw)
+            load = ChunkReader(
+                self.store,
+                window,
+                self.engine,
+                self.kernels,
+                self.settings.thaw,
+                proof=self._proof_of(window, session, entries),
+            )
             live.thaw = begin_thaw(
                 window,
                 session,
@@ -256,11 +270,37 @@ class Manager:
                 began=began,
                 book=self.rates,
                 strategy=strategy,
+                probe=self._probe_of(window, session, num_tokens),
             )
         except BaseException:
             self.leave()  # a session without its thaw would be computed as if it were new
             raise
         return live.thaw
+
+    def _proof_of(
+        self, window: Window, session: Session, entries: Sequence[ChunkEntry]
+    ) -> ChunkProof:
+        samples = window.manifest.samples if window.manifest else b''
+        return ChunkProof(
+            Evidence(
+                spec=self.engine.spec,
+                tokens=session.tokens,
+                entries=entries,
+                samples=unpack_samples(samples, self.engine.spec),
+                first_layer=self._first_layer.kv,
+                count=self.settings.thaw.proof_tokens,
+            )
+        )
+
+    def _probe_of(self, window: Window, session: Session, stop: int) -> EndProbe | None:
+        if not self.settings.thaw.proof_tokens:
+            return None
+        return EndProbe(
+            window.manifest.probe if window.manifest else b'',
+            session.tokens[:stop],
+            self.engine.vocab_size,
+            self.checkpoint.card.codec_kl,
+        )
 
     def warm_up(self) -> None:
         """

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cwm_ros.config import CodecSettings, Settings, ThawSettings
     from cwm_ros.engine import Engine
     from cwm_ros.plan import ThawStep
+    from cwm_ros.probe import EndProbe
+    from cwm_ros.proof import ChunkProof
     from cwm_ros.rates import RateBook
     from cwm_ros.session import Session
     from cwm_ros.store import ChunkEntry, ChunkHeader, Store, Window
@@ -57,6 +59,7 @@ def begin_thaw(
     began: float,
     book: RateBook,
     strategy: str = '',
+    probe: EndProbe | None = None,
 ) -> Thaw:
     """
     Plan a restored session's way back, and begin it.
@@ -77,6 +80,8 @@ def begin_thaw(
         What is known of the board.
     strategy
         'auto', 'load' or 'recompute'; empty means as the settings say.
+    probe
+        Tells at the end whether the restore had its effect.
 
     """
     manifest = window.manifest
@@ -102,6 +107,7 @@ def begin_thaw(
         began=began,
         book=book,
         strategy=strategy,
+        probe=probe,
     )
 
 
@@ -121,6 +127,8 @@ class ChunkReader:
         Gives the codec's fastest kernels.
     settings
         How many threads may decode at once, and how much memory is for chunks on their way.
+    proof
+        Compares what was decoded with what it must be.
 
     """
 
@@ -131,10 +139,13 @@ class ChunkReader:
         engine: Engine,
         kernels: Callable[[], Kernels],
         settings: ThawSettings,
+        *,
+        proof: ChunkProof | None = None,
     ) -> None:
         self._store = store
         self._manifest = window.manifest
         self._engine = engine
+        self._proof = proof
         chunks = window.manifest.chunks if window.manifest else ()
         largest = max((entry.payload_bytes for entry in chunks), default=0)
         self._ring = StagingRing(
@@ -158,7 +169,8 @@ class ChunkReader:
         NotFoundError
             The file was evicted.
         FormatError, StorageError
-            It is damaged, not what the manifest says, or cannot be read.
+            It is damaged, not what the manifest says, not the KV of its tokens, or cannot be
+            read.
 
         """
         entry, manifest = step.entry, self._manifest
@@ -172,15 +184,18 @@ class ChunkReader:
             if self._drops_pages:
                 self._store.release([entry])
             with self._decoding:
+                view = self._engine.import_view(step.start, step.stop)
                 decode_chunk(
                     payload,
                     spec=manifest.spec,
                     num_tokens=step.stop - step.start,
                     codec=codec_named(entry.codec),
-                    out=self._engine.import_view(step.start, step.stop),
+                    out=view,
                     scratch=slot.scratch,
                     source=source,
                 )
+                if self._proof is not None:
+                    self._proof.check(entry, payload, view, source)
 
 
 class PayloadCheck:

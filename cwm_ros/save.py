@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cwm_ros.freeze import Freeze, FreezeProgress, NOTHING_FROZEN
+from cwm_ros.witness import testify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,12 @@ def save(live: LiveWindow, *, is_final: bool) -> Iterator[FreezeProgress]:
         is_final=is_final,
     )
     yield from freeze.write_chunks()
-    store.commit_window(freeze.manifest(live.name, live.tags))
+    manifest = testify(
+        freeze.manifest(live.name, live.tags),
+        live.session,
+        live.manifest,
+        tools.settings.thaw.proof_tokens,
+    )
+    live.manifest = store.commit_window(manifest)
     live.entries = tuple(freeze.entries)
     yield replace(freeze.progress, is_committed=True, evicted=store.take_evictions())

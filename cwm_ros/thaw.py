@@ -31,6 +31,7 @@ from cwm_ros.readahead import check_cancelled, ReadAhead
 from cwm_ros.relevance import relevance
 from cwm_ros.schedule import AUTO, LOAD
 from cwm_ros.session import REPAIR_SLICE
+from cwm_ros.verdict import Judge, Restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from cwm_ros.errors import CwmError
     from cwm_ros.kv import TokenArray
     from cwm_ros.plan import ThawStep
+    from cwm_ros.probe import EndProbe
     from cwm_ros.rates import Rates
     from cwm_ros.session import Fidelity, Session
     from cwm_ros.store import ChunkEntry
@@ -123,6 +125,8 @@ class Thaw:
         What is known of the board; it is told what this thaw shows.
     strategy
         'auto' also computes chunks that could be loaded, where that is sooner.
+    probe
+        Tells at the end whether the restore had its effect.
 
     Attributes
     ----------
@@ -143,6 +147,7 @@ class Thaw:
         began: float,
         book: RateBook | None = None,
         strategy: str = LOAD,
+        probe: EndProbe | None = None,
     ) -> None:
         self.session = session
         self.steps = tuple(steps)
@@ -152,6 +157,7 @@ class Thaw:
         self._chunk_tokens = chunk_tokens
         self._clock = clock
         self._began = began
+        self._judge = Judge(probe, (step.entry.codec for step in steps if step.entry))
         self._usable = {step.start for step in steps if step.is_usable_part}
         self._wanted = self._usable
         self._by_start = {step.start: step for step in steps}
@@ -188,8 +194,26 @@ class Thaw:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every position of the window is resident and none provisional."""
+        """Whether every position is resident, none provisional, and what was loaded proven."""
+        is_judged = not (self._judge.is_pending and self._judge.loaded)
+        return is_judged and self._is_all_there()
+
+    def _is_all_there(self) -> bool:
         return not self._work and self._ahead.is_empty and self._next_unsound() is None
+
+    def result(self) -> Restored:
+        """Return what the restore has come to; `Verdict.PENDING` until it is complete."""
+        present = self.session.engine.resident.overlap(0, self.num_tokens)
+        return Restored(
+            verdict=self._judge.verdict,
+            reason=self._judge.reason,
+            reused_tokens=self._counts.reused_tokens,
+            recomputed_tokens=self._counts.recomputed_tokens,
+            masked_tokens=self.num_tokens - sum(stop - start for start, stop in present),
+            rejected_chunks=self._judge.rejected,
+            divergence=self._judge.divergence,
+            limit=self._judge.limit,
+        )
 
     def progress(self) -> ThawProgress:
         """Return how far the thaw is now."""
@@ -259,6 +283,13 @@ class Thaw:
         """
         if not self._may_go_on(cancel, wait=wait):
             return False
+        was_pending = self._judge.is_pending
+        is_done = self._advance(wait=wait, cancel=cancel)
+        if wait and was_pending and self._is_all_there():
+            is_done = not self._prove() or is_done
+        return is_done
+
+    def _advance(self, *, wait: bool, cancel: Event | None) -> bool:
         self._send(is_engine_free=wait)
         if self._ahead.has_arrival:
             self._take_arrival(is_engine_free=wait)
@@ -394,6 +425,7 @@ class Thaw:
             self.session.lossy_codec = step.entry.codec
         if step.stop - step.start < self._chunk_tokens:
             self.session.bridged.add(step.start, step.stop)
+        self._judge.loaded.append(step.entry)
         self.session.engine.mark_resident(step.start, step.stop)
         self._counts.bytes_loaded += step.entry.file_bytes
         self._counts.reused_tokens += step.stop - step.start
@@ -405,6 +437,7 @@ class Thaw:
             raise error
         log.warning('chunk of tokens %d to %d is recomputed: %s', step.start, step.stop, error)
         self._counts.warnings.append(str(error))
+        self._judge.rejected += 1
         assert step.entry is not None
         if isinstance(error, FormatError) and not isinstance(error, FormatTooNewError):
             self.damaged.append(step.entry)
@@ -416,6 +449,16 @@ class Thaw:
         else:
             # Computing it before the chunks in front of it are there would not help an answer.
             self._wanted = self._wanted - {step.start}
+
+    def _prove(self) -> bool:
+        """Judge the restore, all of which is there; say whether it may stay."""
+        judge, counts = self._judge, self._counts
+        if judge.judge(self.session, self.num_tokens, counts.reused_tokens):
+            return True
+        counts.reused_tokens = 0
+        counts.warnings.append(judge.reason)
+        self.damaged += judge.loaded
+        return False
 
     def _next_unsound(self) -> tuple[int, int] | None:
         ranges = self.session.unsound()

@@ -29,7 +29,7 @@ from cwm_ros.config import (
 )
 from cwm_ros.manager import Manager
 from cwm_ros.model import Checkpoint
-from tests.fakes import HashEngine, NumpyKernels
+from tests.fakes import HashEngine, HashFirstLayer, NumpyKernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,10 +89,13 @@ def open_tiny(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[O
 def open_fake(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenManager]:
     """Return a function that opens a manager on a `HashEngine`."""
 
+    identities: list[ModelIdentity] = []
+
     def open_engine(
         find_graph: object, spec: KVSpec, identity: ModelIdentity, given: EngineSettings
     ) -> Engine:
         del find_graph, spec
+        identities.append(identity)
         return HashEngine(
             identity,
             capacity=given.context_tokens or 8192,
@@ -101,6 +104,7 @@ def open_fake(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[O
 
     monkeypatch.setattr(manager_module, 'KernelLoader', NumpyKernels)
     monkeypatch.setattr(manager_module, 'open_engine', open_engine)
+    monkeypatch.setattr(manager_module, 'FirstLayer', lambda *_: HashFirstLayer(identities[-1]))
     with ExitStack() as closing:
         yield lambda **changes: closing.enter_context(_open(settings, changes))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import threading
 
     import numpy.typing as npt
+    from typing_extensions import Self
 
     from cwm_ros.codec.kernels import Kernels
     from cwm_ros.freeze import FreezeProgress
@@ -170,6 +171,28 @@ class HashEngine(Engine):
 
     def mark_resident(self, start: int, stop: int) -> None:
         self._cache.add(start, stop)
+
+
+class HashFirstLayer:
+    """Tells keys as a `HashEngine` makes them; values, which depend on all before, as unknown."""
+
+    def __init__(self, identity: ModelIdentity) -> None:
+        self._seed = int.from_bytes(identity.model[:4], 'little')
+
+    def kv(self, tokens: TokenArray, positions: IntArray) -> FloatArray:
+        keys = mix(tokens.astype(np.int64) * 65536 + positions, self._seed)
+        kv = np.full((2, 1, len(keys), 2), np.nan, np.float32)
+        kv[0, 0] = keys[:, None]
+        return kv
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 class NumpyKernels:

@@ -45,8 +45,8 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """Return the gate through which all chunks of the next thaw come."""
     gate = Gate(lambda step: None)  # noqa: ARG005
 
-    def through_gate(*args: object) -> Gate:
-        gate.load = ChunkReader(*args)  # type: ignore[arg-type]
+    def through_gate(*args: object, **more: object) -> Gate:
+        gate.load = ChunkReader(*args, **more)  # type: ignore[arg-type]
         return gate
 
     monkeypatch.setattr(manager_module, 'ChunkReader', through_gate)

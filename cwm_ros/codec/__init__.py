@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from cwm_ros.codec.chunks import (
+    bound_at,
     decode_chunk,
     encode_chunk,
     error_bound,
@@ -18,6 +19,7 @@ __all__ = [
     'CodecId',
     'KernelLoader',
     'Scratch',
+    'bound_at',
     'codec_named',
     'decode_chunk',
     'encode_chunk',

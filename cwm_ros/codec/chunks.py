@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from cwm_ros.codec.kernels import Kernels, Rows
     from cwm_ros.codec.quantize import BitsArray, ByteArray, HalfArray
     from cwm_ros.kv import FloatArray, KVSpec
@@ -246,6 +248,45 @@ def _int4_bound(kv: FloatArray, peaks: FloatArray) -> FloatArray:
         np.maximum(group, scales * np.float32(0.5 + 2**-10), out=group)
     rounding: FloatArray = peaks * np.float32(2**-22)  # four float32 roundings
     return halves + rounding
+
+
+def bound_at(
+    payload: memoryview, kv: FloatArray, *, codec: CodecId, tokens: npt.NDArray[np.int64]
+) -> FloatArray:
+    """
+    Return how far a payload's decoded values may be from those that were encoded.
+
+    As `error_bound`, for a few tokens, and without reading all of ``kv``.
+
+    Parameters
+    ----------
+    payload
+        A payload that was decoded without an error.
+    kv
+        What it was decoded to, shape (L, 2, H, T, D).
+    codec
+        Type of the codes.
+    tokens
+        Indices into T, shape (N,).
+
+    Returns
+    -------
+    FloatArray
+        Shape (L, 2, H, N, D).
+
+    """
+    picked = np.abs(kv[:, :, :, tokens], dtype=np.float32)
+    if codec not in (CodecId.INT8, CodecId.INT4):
+        share = 0.0 if codec is CodecId.RAW else 2**-11
+        return np.maximum(picked * np.float32(share), np.float32(2**-25 if share else 0))
+    layout = _layout_of(kv, codec)
+    bits = scale_bits(np.frombuffer(payload, np.uint8), layout)
+    scales = bits.view(np.float16).reshape(*kv.shape[:3], -1, *layout.scales_shape[2:])
+    at: FloatArray = scales[:, :, :, tokens // codec.group_tokens].astype(np.float32)
+    if codec is CodecId.INT4:  # scales and minima
+        at = np.add(at[..., 0, :], (at[..., 0, :] + picked) * 2**-9, dtype=np.float32)
+    half = np.float32(0.5 + 127 * 2**-23)
+    return np.multiply(np.maximum(at, 2**-14), half, dtype=np.float32)
 
 
 def _layout_of(kv: FloatArray, codec: CodecId) -> PayloadLayout:

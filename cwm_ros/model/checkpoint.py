@@ -12,6 +12,7 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 from cwm_ros.errors import ModelError
+from cwm_ros.model.card import read_card
 from cwm_ros.model.chat import load_chat
 from cwm_ros.model.families import read_spec
 from cwm_ros.model.identity import model_identity
@@ -19,6 +20,7 @@ from cwm_ros.model.tokenizer import stop_ids, Tokenizer
 
 if TYPE_CHECKING:
     from cwm_ros.kv import KVSpec, ModelIdentity
+    from cwm_ros.model.card import Card
     from cwm_ros.model.chat import ChatRenderer
     from cwm_ros.model.spec import ModelSpec
 
@@ -43,6 +45,8 @@ class Checkpoint:
         Where it is, its blocks, the geometry of its cache, and what must match.
     tokenizer, chat, stop_ids
         Text to tokens, turns to tokens, and which tokens end an answer.
+    card
+        What is known about the model beside that.
 
     Raises
     ------
@@ -58,10 +62,12 @@ class Checkpoint:
     tokenizer: Tokenizer
     chat: ChatRenderer
     stop_ids: frozenset[int]
+    card: Card
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
         self.spec = read_spec(folder)
+        self.card = read_card(folder)
         self.kv_spec = self.spec.kv_spec
         self.identity = model_identity(folder, self.spec, folder.resolve().name, cache)
         self.tokenizer = Tokenizer(folder)

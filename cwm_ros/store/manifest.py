@@ -34,7 +34,7 @@ _CHUNK_DTYPE = np.dtype(
         'itemsize': 56,
     }
 )
-_KNOWN = (b'HEAD', b'TOKS', b'STOP', b'CHNK', b'PROV', b'TAGS')
+_KNOWN = (b'HEAD', b'TOKS', b'STOP', b'CHNK', b'PROV', b'TAGS', b'PROB', b'SAMP')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,9 @@ class Manifest:
         Half-open token ranges whose KV was computed while context was missing.
     tags
         The user's words about the window.
+    probe, samples
+        Sections PROB and SAMP, with which a thaw proves itself; empty when there are none. Those
+        who use them read them: one that cannot be read proves nothing, and harms nothing.
     created_ms, updated_ms, revision
         Set by the store: wall clock of the first and the last commit [ms since 1970], and the
         number of commits.
@@ -118,6 +121,8 @@ class Manifest:
     segment_start_turn: int = 0
     provisional: tuple[tuple[int, int], ...] = ()
     tags: tuple[str, ...] = ()
+    probe: bytes = b''
+    samples: bytes = b''
     created_ms: int = 0
     updated_ms: int = 0
     revision: int = 0
@@ -218,6 +223,9 @@ def pack_manifest(manifest: Manifest) -> bytes:
     if manifest.tags:
         tags = b''.join(struct.pack('<H', len(t.encode())) + t.encode() for t in manifest.tags)
         sections.append(Section(kind=b'TAGS', data=tags))
+    for kind, part in ((b'PROB', manifest.probe), (b'SAMP', manifest.samples)):
+        if part:
+            sections.append(Section(kind=kind, data=part))
     data = layout.pack_frame(MANIFEST_MAGIC, [*sections, *manifest.extra])
     if len(data) > layout.MAX_MANIFEST_BYTES:
         raise ConfigError(f'manifest has {len(data)} bytes')
@@ -300,6 +308,8 @@ def _build_manifest(found: dict[bytes, bytes], extra: tuple[Section, ...]) -> Ma
         segment_start_turn=fields[13],
         provisional=tuple(zip(pairs[::2], pairs[1::2], strict=True)),
         tags=_unpack_tags(found.get(b'TAGS', b'')),
+        probe=found.get(b'PROB', b''),
+        samples=found.get(b'SAMP', b''),
         created_ms=fields[0],
         updated_ms=fields[1],
         revision=fields[2],
