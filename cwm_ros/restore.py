@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cwm_ros.codec import codec_named, decode_chunk, Scratch
+from cwm_ros.codec import codec_named, decode_bytes, decode_chunk, Scratch
 from cwm_ros.config import MIB
 from cwm_ros.engine.cache import slots_for
 from cwm_ros.errors import NotFoundError
@@ -111,6 +111,17 @@ def begin_thaw(
     )
 
 
+def _largest(manifest: Manifest | None) -> tuple[int, int]:
+    """Return the largest payload of a window, and what decoding takes beside it [bytes]."""
+    if manifest is None or not manifest.chunks:
+        return 0, 0
+    codecs = {codec_named(entry.codec) for entry in manifest.chunks}
+    return (
+        max(entry.payload_bytes for entry in manifest.chunks),
+        max(decode_bytes(manifest.spec, manifest.chunk_tokens, codec) for codec in codecs),
+    )
+
+
 class ChunkReader:
     """
     Reads, verifies and decodes chunks of one window; called from any thread.
@@ -146,12 +157,11 @@ class ChunkReader:
         self._manifest = window.manifest
         self._engine = engine
         self._proof = proof
-        chunks = window.manifest.chunks if window.manifest else ()
-        largest = max((entry.payload_bytes for entry in chunks), default=0)
+        payload_bytes, scratch_bytes = _largest(window.manifest)
         self._ring = StagingRing(
             settings.staging_mib * MIB,
-            payload_bytes=largest,
-            scratch_bytes=largest,
+            payload_bytes=payload_bytes,
+            scratch_bytes=scratch_bytes,
             max_slots=2 * settings.num_threads,
             kernels=kernels,
         )

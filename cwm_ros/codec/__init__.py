@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from cwm_ros.codec.chunks import (
     bound_at,
+    decode_bytes,
     decode_chunk,
     encode_chunk,
     error_bound,
@@ -21,6 +22,7 @@ __all__ = [
     'Scratch',
     'bound_at',
     'codec_named',
+    'decode_bytes',
     'decode_chunk',
     'encode_chunk',
     'error_bound',

@@ -9,12 +9,13 @@ without the interpreter lock.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cwm_ros.codec.compress import checksum, compress_lz4, Compression, decompress_lz4
-from cwm_ros.codec.kernels import Blocks, numpy_kernels, rows_of
+from cwm_ros.codec.kernels import Blocks, numpy_kernels, Rows, rows_of
 from cwm_ros.codec.payload import (
     CodecId,
     Entry,
@@ -35,12 +36,12 @@ from cwm_ros.codec.quantize import (
 from cwm_ros.errors import ConfigError, EngineError, FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from cwm_ros.codec.kernels import Kernels, Rows
+    from cwm_ros.codec.kernels import Kernels
     from cwm_ros.codec.quantize import BitsArray, ByteArray, HalfArray
     from cwm_ros.kv import FloatArray, KVSpec
 
@@ -60,6 +61,10 @@ FLOAT16_INFINITY, FLOAT32_INFINITY = 0x7C00, 0x7F800000
 
 HALF_MASK = np.array([0x7FFF], dtype=np.int16)
 SINGLE_MASK = np.array([0x7FFFFFFF], dtype=np.int32)
+
+
+STAGING_BYTES = 1 << 20
+"""Compressed blocks are decompressed and decoded in runs of about so many bytes."""
 
 
 class Scratch:
@@ -89,6 +94,11 @@ class Scratch:
         if self._staging.nbytes < num_bytes:
             self._staging = np.empty(num_bytes, dtype=np.uint8)
         return self._staging[:num_bytes]
+
+
+def decode_bytes(spec: KVSpec, num_tokens: int, codec: CodecId) -> int:
+    """Return how much memory decoding a payload takes beside it and its target [bytes]."""
+    return _staging_bytes(PayloadLayout.of(spec, num_tokens, codec))
 
 
 def max_payload_bytes(spec: KVSpec, num_tokens: int, codec: CodecId) -> int:
@@ -163,7 +173,8 @@ def decode_chunk(
         What the payload must hold.
     out
         Shape (L, 2, H, T, D), float32 or float16; any view whose last two axes are contiguous.
-        Untouched when an error is raised.
+        When an error is raised it is untouched, or some of its values have become others that
+        are finite.
     scratch
         Buffers of this thread.
     source
@@ -187,16 +198,43 @@ def decode_chunk(
     rows = rows_of(out)
     data = np.frombuffer(payload, dtype=np.uint8)
     entries = read_index(data, layout, source)
+    sizes = (entry.stored_bytes for entry in entries)
+    stops = list(accumulate(sizes, initial=layout.blocks_start))[1:]
+    stored = list(zip(entries, stops, strict=True))
+    _check_sums(data, stored, source)
     scales = scale_bits(data, layout)
-    blocks = _unpack_blocks(data, layout, entries, scratch, source)
     if codec is CodecId.INT8:
         _check_scales(scales, source, is_half=rows.is_half)
-        scratch.kernels().dequantize(*blocks, scales, *rows, num_tokens)
     elif codec is CodecId.INT4:
         _check_pairs(scales, source)
-        scratch.kernels().dequantize_int4(*blocks, scales, *rows, num_tokens)
+    staging = scratch.staging(_staging_bytes(layout)).reshape(-1, layout.block_bytes)
+    for first, last in _runs(entries, layout.block_bytes):
+        blocks = _unpack_blocks(data, stored, (first, last), staging, source)
+        part = slice(first * layout.num_kv_heads, last * layout.num_kv_heads)
+        part_rows = Rows(rows.flat, rows.starts[part])
+        _decode_rows(blocks, layout, scales[part], part_rows, scratch.kernels(), source=source)
+
+
+def _staging_bytes(layout: PayloadLayout) -> int:
+    """Return what decoding takes beside payload and target [bytes]."""
+    return layout.block_bytes * max(1, min(STAGING_BYTES // layout.block_bytes, layout.num_blocks))
+
+
+def _decode_rows(
+    blocks: Blocks,
+    layout: PayloadLayout,
+    scales: BitsArray,
+    rows: Rows,
+    kernels: Kernels,
+    *,
+    source: Path,
+) -> None:
+    if layout.codec is CodecId.INT8:
+        kernels.dequantize(*blocks, scales, *rows, layout.num_tokens)
+    elif layout.codec is CodecId.INT4:
+        kernels.dequantize_int4(*blocks, scales, *rows, layout.num_tokens)
     else:
-        _load_floats(blocks, layout, rows, scratch.kernels(), source)
+        _load_floats(blocks, layout, rows, kernels, source)
 
 
 def error_bound(kv: FloatArray, codec: CodecId) -> FloatArray:
@@ -336,27 +374,48 @@ def _store_block(codes: ByteArray, target: ByteArray, *, is_packed: bool) -> Ent
     return Entry(Compression.NONE, codes.nbytes, checksum(codes))
 
 
-def _unpack_blocks(
-    data: ByteArray, layout: PayloadLayout, entries: list[Entry], scratch: Scratch, source: Path
-) -> Blocks:
-    """Check every block and decompress those that are compressed."""
-    packed = [entry for entry in entries if entry.compression == Compression.LZ4]
-    raw_bytes = layout.block_bytes
-    staging = scratch.staging(len(packed) * raw_bytes)
-    places = np.zeros((len(entries), 2), dtype=np.int64)
-    start, staged = layout.blocks_start, 0
-    for block, entry in enumerate(entries):
-        stored = data[start : start + entry.stored_bytes]
-        if checksum(stored) != entry.checksum:
+def _check_sums(data: ByteArray, stored: Sequence[tuple[Entry, int]], source: Path) -> None:
+    """Compare all blocks with their checksums, before anything is made of them."""
+    view = data.data
+    for block, (entry, stop) in enumerate(stored):
+        if checksum(view[stop - entry.stored_bytes : stop]) != entry.checksum:
             raise FormatError(source, f'block {block} fails its checksum')
-        places[block] = 0, start
+
+
+def _runs(entries: Sequence[Entry], block_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of blocks whose decompressed ones fit into the staging area together."""
+    room, first, num_packed = max(1, STAGING_BYTES // block_bytes), 0, 0
+    for block, entry in enumerate(entries):
         if entry.compression == Compression.LZ4:
-            if not decompress_lz4(stored, staging[staged : staged + raw_bytes]):
+            if num_packed == room:
+                yield first, block
+                first, num_packed = block, 0
+            num_packed += 1
+    yield first, len(entries)
+
+
+def _unpack_blocks(
+    data: ByteArray,
+    stored: Sequence[tuple[Entry, int]],
+    run: tuple[int, int],
+    staging: ByteArray,
+    source: Path,
+) -> Blocks:
+    """Decompress the blocks of a run that are compressed; ``staging`` has a row for each."""
+    first, last = run
+    places = np.zeros((last - first, 2), dtype=np.int64)
+    num_staged = 0
+    for block in range(first, last):
+        entry, stop = stored[block]
+        start = stop - entry.stored_bytes
+        if entry.compression == Compression.LZ4:
+            if not decompress_lz4(data[start:stop], staging[num_staged]):
                 raise FormatError(source, f'block {block}: LZ4 does not give its size')
-            places[block] = 1, staged
-            staged += raw_bytes
-        start += entry.stored_bytes
-    return Blocks(payload=data, staging=staging, places=places)
+            places[block - first] = 1, num_staged * staging.shape[1]
+            num_staged += 1
+        else:
+            places[block - first, 1] = start
+    return Blocks(payload=data, staging=staging.reshape(-1), places=places)
 
 
 def _check_scales(scales: BitsArray, source: Path, *, is_half: bool) -> None:

@@ -57,6 +57,6 @@ def decompress_lz4(source: ByteArray, target: ByteArray) -> bool:
     return size == target.nbytes
 
 
-def checksum(data: ByteArray) -> int:
+def checksum(data: ByteArray | memoryview) -> int:
     """Return xxh3_64 with seed 0."""
-    return xxhash.xxh3_64_intdigest(data.data)
+    return xxhash.xxh3_64_intdigest(data if isinstance(data, memoryview) else data.data)

@@ -12,6 +12,7 @@ positional arguments only, and releases the interpreter lock when compiled.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 import logging
 import sys
 from threading import Thread
@@ -90,6 +91,15 @@ class Blocks(NamedTuple):
     places: IndexArray
 
 
+@lru_cache(maxsize=4)
+def _row_starts(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> IndexArray:
+    """Return the first element of each row; kept, since all chunks of a cache have the same."""
+    starts = np.zeros(1, dtype=np.int64)
+    for count, step in zip(shape, strides, strict=True):
+        starts = np.add.outer(starts, np.arange(count) * (step // itemsize)).reshape(-1)
+    return starts
+
+
 def rows_of(kv: FloatArray | HalfArray) -> Rows:
     """
     Return the rows of a KV array; ``flat`` is a view.
@@ -112,9 +122,7 @@ def rows_of(kv: FloatArray | HalfArray) -> Rows:
     )
     if has_gaps or any(step < 0 or step % item for step in outer):
         raise ConfigError(f'KV array with strides {kv.strides} has gaps between tokens')
-    starts = np.zeros(1, dtype=np.int64)
-    for count, step in zip(kv.shape, outer, strict=False):
-        starts = np.add.outer(starts, np.arange(count) * (step // item)).reshape(-1)
+    starts = _row_starts(kv.shape[:3], outer, item)
     size = int(starts[-1]) + num_tokens * head_dim
     flat = np.lib.stride_tricks.as_strided(kv, (size,), (item,), writeable=kv.flags.writeable)
     bits = flat.view(np.uint16) if kv.dtype == np.float16 else flat

@@ -55,6 +55,8 @@ MAGNITUDE = np.int32(0x7FFFFFFF)
 INT8_PEAK = np.float32(INT8_MAX)
 LARGEST_PEAK = np.int32(INT8_LARGEST.view(np.int32))
 ONE, ZERO = np.float32(1), np.float32(0)
+SAFE_FACTOR = np.float32(511)
+"""Times any int8 code it fits into float16."""
 INT4_PEAK = np.float32(INT4_MAX)
 HALF_MIN, HALF_MAX = -FLOAT16_MAX, FLOAT16_MAX
 NEGATIVE = 0x8000
@@ -91,6 +93,19 @@ def _narrow_typed(_context: object, value: types.Type, to: types.DType) -> tuple
     return to.dtype(value, to), generate
 
 
+def _narrow_small_typed(
+    _context: object, value: types.Type, to: types.DType
+) -> tuple[object, object]:
+    def generate(
+        _ctx: object, builder: ir.IRBuilder, _sig: object, args: list[ir.Value]
+    ) -> object:
+        if to.dtype != types.uint16:
+            return args[0]
+        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+    return to.dtype(value, to), generate
+
+
 def _round_typed(_context: object, value: types.Type) -> tuple[object, object]:
     def generate(
         _ctx: object, builder: ir.IRBuilder, _sig: object, args: list[ir.Value]
@@ -104,6 +119,10 @@ _widen = cast('Callable[[np.uint16 | np.float32], np.float32]', intrinsic(_widen
 """float16 bits, or float32, to float32."""
 _narrow = cast('Callable[[np.float32, np.dtype[Element]], Element]', intrinsic(_narrow_typed))
 """float32 to float16 bits, nearest even, saturated; or to float32, unchanged."""
+_narrow_small = cast(
+    'Callable[[np.float32, np.dtype[Element]], Element]', intrinsic(_narrow_small_typed)
+)
+"""The same for what is known to fit."""
 _round = cast('Callable[[np.float32], np.float32]', intrinsic(_round_typed))
 """Nearest even integer."""
 
@@ -260,6 +279,13 @@ def _scale_codes(
     codes: CodeArray, factors: FloatArray, target: npt.NDArray[Element], first: int, last: int
 ) -> None:
     head_dim = len(factors)
+    if factors.max() <= SAFE_FACTOR:  # saturating takes a quarter of the time
+        for token in range(first, last):
+            source = codes[token * head_dim : (token + 1) * head_dim]
+            values = target[token * head_dim : (token + 1) * head_dim]
+            for d in range(head_dim):
+                values[d] = _narrow_small(np.float32(source[d]) * factors[d], target.dtype)
+        return
     for token in range(first, last):
         source = codes[token * head_dim : (token + 1) * head_dim]
         values = target[token * head_dim : (token + 1) * head_dim]

@@ -254,10 +254,11 @@ def read_index(payload: ByteArray, layout: PayloadLayout, path: Path) -> list[En
     """
     _check_header(payload, layout, path)
     table = payload[HEADER.size : layout.scales_start]
-    entries = [Entry._make(fields) for fields in ENTRY.iter_unpack(table.data)]
-    raw_bytes = layout.block_bytes
+    entries = list(map(Entry._make, ENTRY.iter_unpack(table.data)))
+    plain = Compression.NONE, layout.block_bytes
     for block, entry in enumerate(entries):
-        _check_entry(entry, block, raw_bytes, path)
+        if entry[:2] != plain:
+            _check_entry(entry, block, layout.block_bytes, path)
     size = layout.blocks_start + sum(entry.stored_bytes for entry in entries)
     if size != payload.nbytes:
         raise FormatError(path, f'block sizes add up to {size} bytes, not {payload.nbytes}')
