@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cwm_ros.proof import ChunkProof
     from cwm_ros.rates import RateBook
     from cwm_ros.session import Session
-    from cwm_ros.store import ChunkEntry, ChunkHeader, Store, Window
+    from cwm_ros.store import ChunkEntry, ChunkHeader, Manifest, Store, Window
     from cwm_ros.thaw import LoadChunk
 
 
