@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from threading import Event
 
-    from cwm_ros.answer import Request, When
+    from cwm_ros.answer import Request
     from cwm_ros.live import LiveWindow
     from cwm_ros.segment import SegmentStarted
     from cwm_ros.thaw import ThawProgress
@@ -36,21 +36,19 @@ def say(
             yield started
         session = live.session
         start = session.turn_stops[-2] if len(session.turns) > 1 else 0
-        yield from _wait(live, request.when, start, cancel)
+        yield from _wait(live, request, cancel)
         session.begin_answer(request.max_tokens)
         yield from _answer(live, request, session.num_tokens - start, began, cancel)
     finally:
         live.is_answering = False
 
 
-def _wait(
-    live: LiveWindow, when: When, start: int, cancel: Event | None
-) -> Iterator[ThawProgress]:
-    """Advance the thaw until the prompt that begins at ``start`` may be answered."""
+def _wait(live: LiveWindow, request: Request, cancel: Event | None) -> Iterator[ThawProgress]:
+    """Advance the thaw until the prompt may be answered."""
     if live.thaw is not None:
         count = live.tools.settings.thaw.relevant_chunks
-        live.thaw.prioritize(live.session.tokens[start:], count)
-        yield from wait_for(live.thaw, when, cancel)
+        live.thaw.prioritize(request.text, count)
+        yield from wait_for(live.thaw, request.when, cancel)
         # Chunks in flight write into the cache, which the answer may make grow.
         live.thaw.settle()
 

@@ -15,6 +15,8 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cwm_ros.balance import Balance
 from cwm_ros.config import LOSSLESS_CODEC
 from cwm_ros.engine import LogitRows
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from cwm_ros.errors import CwmError
-    from cwm_ros.kv import TokenArray
     from cwm_ros.plan import ThawStep
     from cwm_ros.probe import EndProbe
     from cwm_ros.rates import Rates
@@ -246,20 +247,22 @@ class Thaw:
             elif step.is_usable_part:
                 yield step
 
-    def prioritize(self, prompt: TokenArray, count: int) -> None:
+    def prioritize(self, prompt: str, count: int) -> None:
         """
         Let the ``count`` chunks most relevant to a prompt come right after what is usable.
 
         Parameters
         ----------
         prompt
-            Token ids, int32, shape (P,).
+            What the user says.
         count
             How many chunks; `ThawProgress.is_answerable` waits for them.
 
         """
-        tokens = self.session.tokens[: self.num_tokens]
-        scores = relevance(prompt, tokens, self._chunk_tokens)
+        stops = [stop for stop in self.session.turn_stops if stop <= self.num_tokens]
+        found = relevance(prompt, self.session.turns, stops, self._chunk_tokens)
+        scores = np.zeros(-(-self.num_tokens // self._chunk_tokens))
+        scores[: len(found)] = found
         # The best chunks of the whole window count, also those that have arrived meanwhile.
         order, num_wanted = prioritize(
             self.steps, scores, chunk_tokens=self._chunk_tokens, count=count
