@@ -21,6 +21,7 @@ from typing import get_type_hints, TYPE_CHECKING, TypeVar
 import yaml
 
 from cwm_ros.config_checks import check_choice, check_range
+from cwm_ros.config_privacy import PrivacySettings
 from cwm_ros.config_vehicle import (
     IgnitionSettings,
     PowerSettings,
@@ -290,6 +291,7 @@ class Settings:
     ignition: IgnitionSettings = field(default_factory=IgnitionSettings)
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
 
 
 Group = TypeVar('Group')

@@ -97,12 +97,13 @@ class BadNameError(ConfigError):
 
     code = ErrorCode.BAD_NAME
 
-    def __init__(self, kind: str, name: str) -> None:
+    def __init__(self, kind: str, name: str, *, hint: str = '') -> None:
         self.name = name
         shown = ascii(name if len(name) <= SHOWN_LETTERS else name[:SHOWN_LETTERS] + '...')
         super().__init__(
             f'{kind} name {shown} is not allowed',
-            hint="use 1 to 64 of A-Z a-z 0-9 '.' '_' '-', beginning with a letter or digit",
+            hint=hint
+            or "use 1 to 64 of A-Z a-z 0-9 '.' '_' '-', beginning with a letter or digit",
         )
 
 

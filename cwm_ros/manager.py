@@ -56,7 +56,7 @@ class Manager:
     settings
         Of all rooms.
     profile
-        Whose windows.
+        Whose windows; empty for ``privacy.default_profile``.
     clock
         Steady clock [s].
     wall_ms
@@ -77,7 +77,7 @@ class Manager:
         self,
         settings: Settings,
         *,
-        profile: str = 'default',
+        profile: str = '',
         clock: Callable[[], float] = time.perf_counter,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -89,7 +89,13 @@ class Manager:
         self._wall_ms = wall_ms
         with ExitStack() as opening:
             self.store = opening.enter_context(
-                Store.open(settings.storage, profile=profile, writable=True, clock=wall_ms)
+                Store.open(
+                    settings.storage,
+                    profile=profile or settings.privacy.default_profile,
+                    writable=True,
+                    clock=wall_ms,
+                    privacy=settings.privacy,
+                )
             )
             cache = settings.engine.cache_path
             self.kernels = KernelLoader(cache / 'kernels')

@@ -3,15 +3,18 @@
 """
 A slow, obvious reader of the store's files, written from docs/format.md alone.
 
-It uses `struct` and NumPy and nothing of the package, trusts its input, and leaves checksums to
-the real reader, with which it must agree.
+It uses `struct`, NumPy and the AES-GCM of `cryptography` and nothing of the package, trusts its
+input, and leaves checksums to the real reader, with which it must agree.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import struct
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 import numpy as np
 
 if TYPE_CHECKING:
@@ -136,4 +139,77 @@ def read_profile(folder: Path) -> dict[str, tuple[dict[str, object] | None, list
         manifest_path = path.with_suffix('.cwm')
         manifest = read_manifest(manifest_path.read_bytes()) if manifest_path.exists() else None
         found[window] = (manifest, list(turns))
+    return found
+
+
+# --- encrypted profiles -------------------------------------------------------------------------
+
+
+def read_key_reference(data: bytes) -> tuple[int, bytes, bytes, str]:
+    """Return kind, key id, check and provider."""
+    assert data[:8] == bytes.fromhex('93 43 57 4D 4B 45 59 0A')
+    assert len(data) == 72
+    version, kind, reserved = struct.unpack('<HHI', data[8:16])
+    assert (version, reserved) == (0, 0)
+    return kind, data[16:32], data[32:48], data[48:64].rstrip(b'\0').decode()
+
+
+def subkey(secret: bytes, key_id: bytes, purpose: str) -> bytes:
+    """HKDF-SHA256 (RFC 5869) with one block of output, by hand."""
+    pseudo_random_key = hmac.digest(key_id, secret, 'sha256')
+    return hmac.digest(pseudo_random_key, b'cwm ' + purpose.encode() + b'\x01', 'sha256')
+
+
+def window_id(id_key: bytes, name: str) -> str:
+    return hashlib.blake2b(
+        name.encode(), digest_size=16, key=id_key, person=b'cwm window'
+    ).hexdigest()
+
+
+def unseal(data: bytes, file_key: bytes, kind: int, name: str) -> list[bytes]:
+    """Return the plain parts of an encrypted file that is whole."""
+    assert data[:8] == bytes.fromhex('93 43 57 4D 53 45 43 0A')
+    assert struct.unpack('<HHI', data[8:16]) == (0, kind, 0)
+    assert data[16:32].hex() == name
+    head, position = data[:32], 32
+    parts: list[bytes] = []
+    bond = b''
+    while position < len(data):
+        nonce = data[position : position + 12]
+        (size,) = struct.unpack('<I', data[position + 12 : position + 16])
+        tag = data[position + 16 : position + 32]
+        position += 40
+        associated = head + struct.pack('<I', size) + bond
+        sealed = data[position : position + size] + tag
+        parts.append(AESGCM(file_key).decrypt(nonce, sealed, associated))
+        bond = bond or nonce + tag
+        position += size
+    assert position == len(data)
+    return parts
+
+
+def read_encrypted_profile(
+    folder: Path, secret: bytes
+) -> dict[str, tuple[dict[str, object] | None, list[object]]]:
+    """Return what `read_profile` does, and check the chunks of each window on the way."""
+    kind, key_id, check, _ = read_key_reference((folder / 'key').read_bytes())
+    assert kind == 1
+    assert check == subkey(secret, key_id, 'check')[:16]
+    id_key, file_key = subkey(secret, key_id, 'ids'), subkey(secret, key_id, 'files')
+    found: dict[str, tuple[dict[str, object] | None, list[object]]] = {}
+    for path in (folder / 'windows').glob('*.log'):
+        log = b''.join(unseal(path.read_bytes(), file_key, 2, path.stem))
+        window, inner_id, turns = read_log(log)
+        assert path.stem == inner_id == window_id(id_key, window)
+        manifest_path = path.with_suffix('.cwm')
+        manifest = None
+        if manifest_path.exists():
+            (data,) = unseal(manifest_path.read_bytes(), file_key, 1, path.stem)
+            manifest = read_manifest(data)
+        found[window] = (manifest, list(turns))
+    for path in (folder / 'chunks').iterdir():
+        parts = unseal(path.read_bytes(), file_key, 3, path.stem)
+        assert len(parts) == 2
+        chunk = read_chunk(b''.join(parts))
+        assert path.name == f'{chunk["id"].hex()}.{chunk["codec"]}'  # type: ignore[attr-defined]
     return found

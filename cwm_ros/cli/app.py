@@ -81,6 +81,7 @@ class LazyGroup(click.Group):
         'doctor': 'windows',
         'optimize': 'windows',
         'storage': 'windows',
+        'profile': 'profile',
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -101,7 +102,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={'help_option_names': ['-h', '--help']})
 @click.version_option(__version__, prog_name='cwm')
 @click.option('--store', type=click.Path(path_type=Path), help='Folder of the store.')
-@click.option('--profile', default='default', show_default=True, help='Whose windows.')
+@click.option('--profile', help='Whose windows  [default: privacy.default_profile]')
 @click.option('--config', type=click.Path(path_type=Path), help='ROS parameter file (YAML).')
 @click.option('--json', 'is_json', is_flag=True, help='One JSON object on stdout.')
 @click.option('--verbose', '-v', is_flag=True, help='Log to stderr what is done.')
@@ -110,7 +111,7 @@ def cli(
     ctx: click.Context,
     *,
     store: Path | None,
-    profile: str,
+    profile: str | None,
     config: Path | None,
     is_json: bool,
     verbose: bool,
@@ -122,6 +123,7 @@ def cli(
     settings = load_settings(config) if config else Settings()
     if store:
         settings = replace(settings, storage=replace(settings.storage, root=store))
+    profile = profile or settings.privacy.default_profile
     ctx.obj = Options(settings=settings, profile=profile, is_json=is_json)
 
 

@@ -36,6 +36,7 @@ def open_store(options: Options, *, writable: bool) -> Iterator[Store]:
         profile=options.profile,
         writable=writable,
         clock=lambda: time.time_ns() // 1_000_000,
+        privacy=options.settings.privacy,
     ) as store:
         yield store
 

@@ -20,17 +20,20 @@ from typing import TYPE_CHECKING
 from cwm_ros.errors import CwmError, FormatError, FormatTooNewError
 from cwm_ros.store import files, layout
 from cwm_ros.store.manifest import Manifest, unpack_manifest, USABLE_PRIORITY
+from cwm_ros.store.seal import FileKind
 from cwm_ros.store.turnlog import TurnLog, unpack_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from cwm_ros.store.seal import Seal
+
 MANIFEST_SUFFIX = '.cwm'
 LOG_SUFFIX = '.log'
 GONE_SUFFIX = '.gone'
 _SUFFIXES = (MANIFEST_SUFFIX, LOG_SUFFIX)
-CATALOG_VERSION = 2
+CATALOG_VERSION = 3
 
 Stamp = tuple[int, int, int]
 NO_FILE: Stamp = (0, 0, 0)
@@ -89,27 +92,29 @@ class WindowRecord:
         return [name for name in self.chunks if name not in self.usable_chunks]
 
 
-def read_manifest(folder: Path, window_id: str) -> Manifest | None:
+def read_manifest(folder: Path, window_id: str, seal: Seal) -> Manifest | None:
     """Return a window's manifest; None when there is none."""
     path = folder / (window_id + MANIFEST_SUFFIX)
     try:
-        data = files.read_file(path, limit_bytes=layout.MAX_MANIFEST_BYTES)
+        limit = layout.MAX_MANIFEST_BYTES + seal.file_overhead
+        data = files.read_file(path, limit_bytes=limit)
     except FileNotFoundError:
         return None
-    return unpack_manifest(path, data)
+    return unpack_manifest(path, seal.unwrap(path, FileKind.MANIFEST, window_id, data))
 
 
-def read_log(folder: Path, window_id: str) -> TurnLog | None:
-    """Return a window's turn log; None when there is none."""
+def read_log(folder: Path, window_id: str, seal: Seal) -> TurnLog | None:
+    """Return a window's turn log, its ``valid_bytes`` on the disk; None when there is none."""
     path = folder / (window_id + LOG_SUFFIX)
     try:
         data = files.read_file(path, limit_bytes=layout.MAX_LOG_BYTES)
     except FileNotFoundError:
         return None
-    log = unpack_log(path, data)
+    plain, ends = seal.unwrap_log(path, window_id, data)
+    log = unpack_log(path, plain)
     if log.window_id.hex() != window_id:
         raise FormatError(path, f'window id is {log.window_id.hex()}: the log of another window')
-    return log
+    return replace(log, valid_bytes=ends.get(log.valid_bytes, log.valid_bytes))
 
 
 def check_pair(folder: Path, window_id: str, manifest: Manifest, log: TurnLog | None) -> None:
@@ -129,7 +134,7 @@ def _stamp(path: Path) -> Stamp:
         return NO_FILE
 
 
-def scan_window(folder: Path, window_id: str) -> WindowRecord:
+def scan_window(folder: Path, window_id: str, seal: Seal) -> WindowRecord:
     """Read a window's files; what is wrong with them is in the record."""
     record = WindowRecord()
     problems = []
@@ -140,7 +145,7 @@ def scan_window(folder: Path, window_id: str) -> WindowRecord:
             manifest_stamp=_stamp(folder / (window_id + MANIFEST_SUFFIX)),
             log_stamp=_stamp(folder / (window_id + LOG_SUFFIX)),
         )
-        log = read_log(folder, window_id)
+        log = read_log(folder, window_id, seal)
     except CwmError as exc:
         problems.append(exc.message)
         record = replace(record, is_log_whole=False)
@@ -149,7 +154,7 @@ def scan_window(folder: Path, window_id: str) -> WindowRecord:
             record, name=log.window, log_turns=len(log.turns), log_bytes=log.valid_bytes
         )
     try:
-        manifest = read_manifest(folder, window_id)
+        manifest = read_manifest(folder, window_id, seal)
         if manifest:
             record = with_manifest(record, manifest)
             is_whole = log is not None and len(log.turns) >= manifest.num_turns
@@ -185,7 +190,9 @@ def with_manifest(record: WindowRecord, manifest: Manifest) -> WindowRecord:
     )
 
 
-def scan_windows(folder: Path, known: Mapping[str, WindowRecord]) -> dict[str, WindowRecord]:
+def scan_windows(
+    folder: Path, known: Mapping[str, WindowRecord], seal: Seal
+) -> dict[str, WindowRecord]:
     """
     Return the windows of a folder by id.
 
@@ -195,6 +202,8 @@ def scan_windows(folder: Path, known: Mapping[str, WindowRecord]) -> dict[str, W
         The windows folder.
     known
         Records to use where the files have not changed.
+    seal
+        Between files and disk.
 
     """
     stamps = files.list_stamps(folder)
@@ -209,13 +218,13 @@ def scan_windows(folder: Path, known: Mapping[str, WindowRecord]) -> dict[str, W
             or stamps.get(window_id + MANIFEST_SUFFIX, NO_FILE) != record.manifest_stamp
             or stamps.get(window_id + LOG_SUFFIX, NO_FILE) != record.log_stamp
         ):
-            record = scan_window(folder, window_id)
+            record = scan_window(folder, window_id, seal)
         if record.own_bytes:
             records[window_id] = record
     return records
 
 
-def load_catalog(path: Path) -> dict[str, WindowRecord]:
+def load_catalog(path: Path, seal: Seal) -> dict[str, WindowRecord]:
     """Return the cached records; none when the catalog is missing, damaged or another's."""
     try:
         files.check_plain(path)
@@ -224,7 +233,12 @@ def load_catalog(path: Path) -> dict[str, WindowRecord]:
             if version != CATALOG_VERSION:
                 return {}
             rows = db.execute('SELECT id, record FROM windows').fetchall()
-        return {str(window_id): _parse(record) for window_id, record in rows}
+        return {
+            str(window_id): _parse(
+                seal.unwrap(path, FileKind.CATALOG_ROW, str(window_id), bytes(record))
+            )
+            for window_id, record in rows
+        }
     except FileNotFoundError:
         return {}
     except (sqlite3.Error, FormatError, ValueError, TypeError, KeyError) as exc:
@@ -232,7 +246,7 @@ def load_catalog(path: Path) -> dict[str, WindowRecord]:
         return {}
 
 
-def _parse(text: str) -> WindowRecord:
+def _parse(text: bytes) -> WindowRecord:
     values = json.loads(text)
     for name in ('manifest_stamp', 'log_stamp', 'chunks', 'usable_chunks'):
         values[name] = tuple(values[name])
@@ -240,7 +254,10 @@ def _parse(text: str) -> WindowRecord:
 
 
 def save_catalog(
-    path: Path, records: Mapping[str, WindowRecord], known: Mapping[str, WindowRecord]
+    path: Path,
+    records: Mapping[str, WindowRecord],
+    known: Mapping[str, WindowRecord],
+    seal: Seal,
 ) -> None:
     """
     Bring the catalog up to date; a failure costs the next opening some time.
@@ -253,22 +270,31 @@ def save_catalog(
         What it shall hold.
     known
         What `load_catalog` found in it: only what differs is written.
+    seal
+        Between rows and disk.
 
     """
     try:
-        _write_catalog(path, records, known)
+        _write_catalog(path, records, known, seal)
     except sqlite3.OperationalError as exc:
         _log.warning('path=%s problem=%s the catalog is not stored', path, exc)
     except sqlite3.DatabaseError:
         files.unlink(path)
-        _write_catalog(path, records, {})
+        _write_catalog(path, records, {}, seal)
+
+
+def _row(seal: Seal, window_id: str, record: WindowRecord) -> bytes:
+    return seal.wrap(FileKind.CATALOG_ROW, window_id, json.dumps(asdict(record)).encode())
 
 
 def _write_catalog(
-    path: Path, records: Mapping[str, WindowRecord], known: Mapping[str, WindowRecord]
+    path: Path,
+    records: Mapping[str, WindowRecord],
+    known: Mapping[str, WindowRecord],
+    seal: Seal,
 ) -> None:
     changed = [
-        (window_id, json.dumps(asdict(record)))
+        (window_id, _row(seal, window_id, record))
         for window_id, record in records.items()
         if known.get(window_id) != record
     ]
@@ -281,7 +307,7 @@ def _write_catalog(
     with closing(sqlite3.connect(path)) as db, db:
         db.execute('PRAGMA page_size = 1024')  # a commit writes whole pages, twice
         db.execute(f'PRAGMA user_version = {CATALOG_VERSION}')
-        db.execute('CREATE TABLE IF NOT EXISTS windows (id TEXT PRIMARY KEY, record TEXT)')
+        db.execute('CREATE TABLE IF NOT EXISTS windows (id TEXT PRIMARY KEY, record BLOB)')
         if known:
             db.executemany(
                 'DELETE FROM windows WHERE id = ?', [(w,) for w in known if w not in records]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cwm_ros.store.manifest import Manifest
+    from cwm_ros.store.seal import Seal
 
 LOST_TEXT = '(this turn was lost: its record was damaged)'
 
@@ -54,19 +55,19 @@ class Doctor:
     ----------
     windows, quarantine_folder
         Where they are, and where damaged files go.
-    key
-        The profile's, from which a window's name is checked.
+    seal
+        Between files and disk; a window's name is checked by its key.
     limit_bytes
         Bound of the quarantine.
 
     """
 
     def __init__(
-        self, windows: Path, quarantine_folder: Path, key: bytes, limit_bytes: int
+        self, windows: Path, quarantine_folder: Path, seal: Seal, limit_bytes: int
     ) -> None:
         self._windows = windows
         self._quarantine = quarantine_folder
-        self._key = key
+        self._seal = seal
         self._limit_bytes = limit_bytes
         self.recovered: list[str] = []
         self.lost: list[str] = []
@@ -100,7 +101,7 @@ class Doctor:
 
     def _manifest(self, window_id: str) -> Manifest | None:
         try:
-            return read_manifest(self._windows, window_id)
+            return read_manifest(self._windows, window_id, self._seal)
         except FormatTooNewError:
             raise
         except FormatError:
@@ -111,7 +112,7 @@ class Doctor:
         num_turns = manifest.num_turns if manifest else 0
         path = self._windows / (window_id + LOG_SUFFIX)
         try:
-            log = read_log(self._windows, window_id)
+            log = read_log(self._windows, window_id, self._seal)
             if (
                 log
                 and len(log.turns) >= num_turns
@@ -123,11 +124,29 @@ class Doctor:
         except FormatError:
             pass
         data = self._log_bytes(path)
-        name = manifest.window if manifest else turnlog.salvage_name(data)
-        if not name or layout.window_id(self._key, name) != window_id:
+        plain = self._plain_log(path, window_id, data)
+        name = manifest.window if manifest else turnlog.salvage_name(plain)
+        if not name or layout.window_id(self._seal.id_key, name) != window_id:
             raise FormatError(path, 'neither log nor manifest says which window it is')
-        self._rebuild(path, name, window_id, data, num_turns)
+        self._keep_copy(path, data)
+        self._rebuild(path, name, turnlog.salvage_turns(plain), num_turns)
         return name
+
+    def _plain_log(self, path: Path, window_id: str, data: bytes) -> bytes:
+        try:
+            return self._seal.unwrap_log(path, window_id, data, is_lenient=True)[0]
+        except FormatTooNewError:
+            raise
+        except FormatError:
+            return b''
+
+    def _keep_copy(self, path: Path, data: bytes) -> None:
+        """Keep what a log was, as it lies on the disk."""
+        if data:
+            files.make_folder(self._quarantine)
+            copy = self._quarantine / quarantine.next_name(self._quarantine, path.name)
+            files.write_file(copy, [data])
+            quarantine.trim(self._quarantine, self._limit_bytes)
 
     def _log_bytes(self, path: Path) -> bytes:
         try:
@@ -135,17 +154,12 @@ class Doctor:
         except FileNotFoundError:
             return b''
 
-    def _rebuild(self, path: Path, name: str, window_id: str, data: bytes, num_turns: int) -> None:
-        found = turnlog.salvage_turns(data)
+    def _rebuild(self, path: Path, name: str, found: dict[int, Turn], num_turns: int) -> None:
         count = max(num_turns, max(found, default=-1) + 1)
         turns = [found.get(number) or _placeholder(number, found) for number in range(count)]
-        if data:
-            files.make_folder(self._quarantine)
-            copy = self._quarantine / quarantine.next_name(self._quarantine, path.name)
-            files.write_file(copy, [data])
-            quarantine.trim(self._quarantine, self._limit_bytes)
-        header = turnlog.pack_header(name, bytes.fromhex(window_id))
-        files.write_file(path, [header, turnlog.pack_records(turns, first_sequence=0)])
+        header = turnlog.pack_header(name, bytes.fromhex(path.stem))
+        records = turnlog.pack_each(turns, first_sequence=0)
+        files.write_file(path, [self._seal.begin_log(path.stem, header, records)])
         self.recovered.append(f'{name}: {len(found)} of {count} turns')
         gone = [number for number in range(count) if number not in found]
         if gone:

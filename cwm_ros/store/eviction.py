@@ -36,6 +36,8 @@ class Eviction:
         Chunk files removed, and the room they took; they can be computed again from tokens.
     is_removed
         Whether the window is gone with its turns, which only a setting allows.
+    is_expired
+        Whether it is gone because it was kept for as long as a setting says.
 
     """
 
@@ -43,6 +45,7 @@ class Eviction:
     chunks: int
     bytes: int
     is_removed: bool = False
+    is_expired: bool = False
 
 
 class EvictionOrder:

@@ -117,6 +117,42 @@ def unlink(path: Path) -> bool:
     return True
 
 
+def wipe(path: Path) -> bool:
+    """
+    Overwrite a file and remove it, durably; return whether it was there.
+
+    A drive may keep the old bytes where only its maker finds them.
+    """
+    try:
+        with translated(path):
+            descriptor = os.open(path, _WRITE_FLAGS)
+    except FileNotFoundError:
+        return False
+    try:
+        with translated(path):
+            write_at(descriptor, [bytes(_check_regular(descriptor, path))], 0)
+            sync(descriptor)
+    finally:
+        os.close(descriptor)
+    unlink(path)
+    sync_folder(path.parent)
+    return True
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of the store and what is in it; links are removed, not followed."""
+    if not check_folder(folder):
+        return
+    for name in list_folders(folder):
+        remove_tree(folder / name)
+    with translated(folder):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            unlink(folder / name)
+        os.rmdir(folder)  # noqa: PTH106
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder that only the owner may enter, and its parents."""
     if check_folder(folder):
@@ -289,6 +325,12 @@ def check_plain(path: Path) -> None:
         info = os.lstat(path)
     if not stat.S_ISREG(info.st_mode):
         raise FormatError(path, 'is a link, a pipe or a device, not a plain file')
+
+
+def is_private(path: Path) -> bool:
+    """Say whether nobody but its owner (and root) may read a file."""
+    with translated(path):
+        return not stat.S_IMODE(os.lstat(path).st_mode) & 0o077
 
 
 def is_other_than_folder(path: Path) -> bool:

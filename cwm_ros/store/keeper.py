@@ -22,7 +22,8 @@ from cwm_ros.store.eviction import Eviction, EvictionOrder
 from cwm_ros.store.garbage import delete_window_files, remove_chunks
 from cwm_ros.store.quarantine import set_aside
 from cwm_ros.store.reader import ProfileReader
-from cwm_ros.store.state import save_state
+from cwm_ros.store.retention import expired_windows
+from cwm_ros.store.state import CLOCK_IS_SET_MS, save_state
 from cwm_ros.store.verify import check_chunk_file, PayloadChecker, Verifier
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cwm_ros.config import StorageSettings
+    from cwm_ros.config_privacy import PrivacySettings
     from cwm_ros.store.manifest import ChunkEntry
-
-CLOCK_IS_SET_MS = 1_577_836_800_000
-"""2020: a clock before that is one that nobody has set."""
 
 SCRUB_SAVE_BYTES = 256 * MIB
 SCRUB_DIGITS = 15
@@ -48,13 +47,19 @@ class ProfileKeeper(ProfileReader):
 
     Parameters
     ----------
-    settings, profile, clock
+    settings, profile, clock, privacy
         See `Store.open`.
 
     """
 
-    def __init__(self, settings: StorageSettings, profile: str, clock: Callable[[], int]) -> None:
-        super().__init__(settings, profile, clock)
+    def __init__(
+        self,
+        settings: StorageSettings,
+        profile: str,
+        clock: Callable[[], int],
+        privacy: PrivacySettings,
+    ) -> None:
+        super().__init__(settings, profile, clock, privacy)
         self._settings = settings
         self._order = EvictionOrder(self._inventory, self._state, settings.keep_recent)
         self._evictions: list[Eviction] = []
@@ -73,7 +78,7 @@ class ProfileKeeper(ProfileReader):
 
     def _save_state(self) -> bool:
         before = files.bytes_written_by_thread()
-        is_saved = save_state(self._folder / 'state.sqlite', self._state)
+        is_saved = save_state(self._folder / 'state.sqlite', self._state, self.seal)
         cost = files.bytes_written_by_thread() - before
         self._state.add_overhead(self._clock(), cost)
         return is_saved
@@ -147,14 +152,47 @@ class ProfileKeeper(ProfileReader):
             eviction.chunks, eviction.bytes, eviction.is_removed,
         )  # fmt: skip
 
-    def _remove_windows(self, window_ids: Iterable[str]) -> None:
+    def _remove_windows(self, window_ids: Iterable[str], *, is_expired: bool = False) -> None:
         """Remove whole windows, with their turns."""
         for window_id in window_ids:
             name, before = self._inventory.window(window_id).name, self._inventory.num_bytes
             chunks = len(self._inventory.sizes)
             self._delete(window_id)
             won, chunks = before - self._inventory.num_bytes, chunks - len(self._inventory.sizes)
-            self._note(Eviction(window=name, chunks=chunks, bytes=won, is_removed=True))
+            self._note(
+                Eviction(
+                    window=name,
+                    chunks=chunks,
+                    bytes=won,
+                    is_removed=True,
+                    is_expired=is_expired,
+                )
+            )
+
+    def expire_windows(self) -> int:
+        """
+        Delete the windows that were not used for ``privacy.retention_days``; return how many.
+
+        `take_evictions` names them. Those that are open, or pinned, stay.
+        """
+        with self._mutex:
+            self._need_writable()
+            days = self._privacy.retention_days
+            records = self._inventory.records
+            expired = expired_windows(records, self._state, self._clock(), days)
+            chosen = [w for w in expired if not self._order.is_protected(w)]
+            self._remove_windows(chosen, is_expired=True)
+            if chosen:
+                _log.warning('deleted windows=%d unused for more than days=%d', len(chosen), days)
+                self._save_state()
+            return len(chosen)
+
+    def note_export(self, path: Path) -> None:
+        """Keep in mind where a bundle was written, for who erases the profile some day."""
+        with self._mutex:
+            self._need_writable()
+            self._state.add_export(str(path).encode('utf-8', 'backslashreplace').decode())
+            self._save_state()
 
     def take_evictions(self) -> tuple[Eviction, ...]:
         """Return what was evicted since the last call, so that somebody can be told."""
@@ -207,13 +245,13 @@ class ProfileKeeper(ProfileReader):
         with self._mutex:
             self._need_writable()
             limit = self._settings.quarantine_mib * MIB
-            doctor = Doctor(self._windows, self._quarantine, self.key, limit)
+            doctor = Doctor(self._windows, self._quarantine, self.seal, limit)
             for window_id, record in list(self._inventory.records.items()):
                 if record.problem:
                     doctor.mend_window(window_id)
-                    mended = scan_window(self._windows, window_id)
+                    mended = scan_window(self._windows, window_id, self.seal)
                     self._inventory.put_window(window_id, mended)
-            verifier = Verifier(self._windows, self._chunks, self.key, check_payload)
+            verifier = Verifier(self._windows, self._chunks, self.seal, check_payload)
             for window_id in self._inventory.records:
                 verifier.check_window(window_id)
             for name in verifier.damaged:
@@ -248,7 +286,7 @@ class ProfileKeeper(ProfileReader):
         path = self._chunks / name
         size, problem = self._inventory.sizes.get(name, 0), ''
         try:
-            check_chunk_file(path, check_payload)
+            check_chunk_file(path, check_payload, self.seal)
             files.drop_pages(path)
         except FileNotFoundError:
             return 0, ''  # evicted meanwhile
@@ -298,7 +336,7 @@ class ProfileKeeper(ProfileReader):
                 self._use(layout.window_id(self.key, name))
 
     def _use(self, window_id: str) -> None:
-        self._state.touch(window_id)
+        self._state.touch(window_id, self._clock())
         self._order.use(window_id)
 
     def set_pinned(self, name: str, *, is_pinned: bool) -> None:

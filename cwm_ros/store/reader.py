@@ -19,7 +19,7 @@ from cwm_ros.errors import (
     KeyMissingError,
     NotFoundError,
 )
-from cwm_ros.store import chunkfile, files, layout
+from cwm_ros.store import chunkfile, files, keyring, layout
 from cwm_ros.store.catalog import (
     check_pair,
     GONE_SUFFIX,
@@ -49,8 +49,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cwm_ros.config import StorageSettings
+    from cwm_ros.config_privacy import PrivacySettings
     from cwm_ros.kv import ChunkId, ModelIdentity, TokenArray, Turn
     from cwm_ros.store.manifest import ChunkEntry, Manifest
+    from cwm_ros.store.seal import Seal
 
 READ_ATTEMPTS = 5
 
@@ -86,12 +88,18 @@ class ProfileReader:
 
     Parameters
     ----------
-    settings, profile, clock
+    settings, profile, clock, privacy
         See `Store.open`.
 
     """
 
-    def __init__(self, settings: StorageSettings, profile: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        settings: StorageSettings,
+        profile: str,
+        clock: Callable[[], int],
+        privacy: PrivacySettings,
+    ) -> None:
         # A linked root is the owner's choice; below it no link is followed.
         root = settings.root.resolve()
         if files.is_other_than_folder(root) or files.is_other_than_folder(root.parent):
@@ -103,7 +111,8 @@ class ProfileReader:
         self._clock = clock
         self._is_writable = False
         self._mutex = threading.RLock()
-        self._key: bytes | None = None
+        self._privacy = privacy
+        self._seal: Seal | None = None
         self._state = State()
         self._inventory = Inventory()
         self._info_of: dict[str, WindowInfo] = {}
@@ -115,11 +124,13 @@ class ProfileReader:
     def _load_key(self) -> None:
         for folder in (self._folder, self._windows, self._chunks):
             files.check_folder(folder)
+        if self._seal is not None:
+            return
         path = self._folder / 'key'
         try:
-            self._key = layout.unpack_key(path, files.read_file(path, limit_bytes=4096))
+            self._seal = keyring.open_seal(path, self._privacy)
         except FileNotFoundError:
-            self._key = None
+            self._seal = None
             if files.list_sizes(self._windows):
                 raise KeyMissingError(
                     f'{path}: is missing, and names the windows that are there',
@@ -128,10 +139,25 @@ class ProfileReader:
 
     @property
     def key(self) -> bytes:
-        """The profile's key, which names windows and chunks."""
-        if self._key is None:
+        """The profile's key that names windows and chunks."""
+        return self.seal.id_key
+
+    @property
+    def seal(self) -> Seal:
+        """What stands between the profile's files and the disk."""
+        if self._seal is None:
             raise NotFoundError(f'{self._folder}: has no key', hint='open it once for writing')
-        return self._key
+        return self._seal
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether nothing of the profile can be read without its key."""
+        return self._seal is not None and self._seal.is_encrypted
+
+    @property
+    def bundle_key(self) -> bytes | None:
+        """What encrypts bundles of the profile, 32 bytes; None when it is not encrypted."""
+        return self.seal.bundle_key
 
     def chunk_ids(
         self, identity: ModelIdentity, tokens: TokenArray, chunk_tokens: int
@@ -167,17 +193,20 @@ class ProfileReader:
         self._infos = sorted(self._info_of.values(), key=attrgetter('name'))
 
     def _refresh(self) -> None:
-        known = self._inventory.records or load_catalog(self._folder / 'catalog.sqlite')
-        records = scan_windows(self._windows, known)
+        if self._seal is None:
+            return
+        catalog = self._folder / 'catalog.sqlite'
+        known = self._inventory.records or load_catalog(catalog, self._seal)
+        records = scan_windows(self._windows, known, self._seal)
         self._inventory.update(records, files.list_sizes(self._chunks))
-        self._state = load_state(self._folder / 'state.sqlite', writable=False)
+        self._state = load_state(self._folder / 'state.sqlite', self._seal, writable=False)
 
     def has_window(self, name: str) -> bool:
         """Say whether a window has turns or a manifest."""
         layout.check_name('window', name)
-        if self._key is None:
+        if self._seal is None:
             return False
-        path = self._windows / layout.window_id(self._key, name)
+        path = self._windows / layout.window_id(self.key, name)
         if files.exists(path.with_name(path.name + GONE_SUFFIX)):
             return False
         return any(
@@ -202,8 +231,8 @@ class ProfileReader:
         for attempt in range(READ_ATTEMPTS):
             # The manifest first: a writer makes turns durable before the manifest that covers
             # them. A window deleted and made again between the two reads is read again.
-            manifest = read_manifest(self._windows, window_id)
-            log = read_log(self._windows, window_id)
+            manifest = read_manifest(self._windows, window_id, self.seal)
+            log = read_log(self._windows, window_id, self.seal)
             try:
                 if manifest:
                     check_pair(self._windows, window_id, manifest, log)
@@ -246,7 +275,7 @@ class ProfileReader:
 
     def _manifest_problem(self, name: str) -> str:
         try:
-            read_manifest(self._windows, layout.window_id(self.key, name))
+            read_manifest(self._windows, layout.window_id(self.key, name), self.seal)
         except FormatError as exc:
             return str(exc)
         return ''
@@ -255,7 +284,7 @@ class ProfileReader:
         """Return the turns of a window, whatever has become of its manifest."""
         if not self.has_window(name):
             raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
-        log = read_log(self._windows, layout.window_id(self.key, name))
+        log = read_log(self._windows, layout.window_id(self.key, name), self.seal)
         return log.turns if log else ()
 
     def has_chunk(self, chunk_id: ChunkId, codec: str) -> bool:
@@ -265,7 +294,7 @@ class ProfileReader:
     def find_chunk(self, chunk_id: ChunkId, codec: str) -> ChunkEntry | None:
         """Return the table row of a chunk on the disk; None when absent or damaged."""
         try:
-            return read_entry(self.chunk_path(chunk_id, codec), chunk_id, codec)
+            return read_entry(self.chunk_path(chunk_id, codec), chunk_id, codec, self.seal)
         except (FileNotFoundError, FormatError):
             return None
 
@@ -301,7 +330,7 @@ class ProfileReader:
         view = memoryview(data).cast('B')
         if view.readonly or len(view) < entry.payload_bytes:
             raise ConfigError(f'buffer of {len(view)} bytes cannot take {entry.payload_bytes}')
-        read = read_chunk_file(self._chunks / entry.file_name, manifest, entry, view)
+        read = read_chunk_file(self._chunks / entry.file_name, manifest, entry, view, self.seal)
         return None if read is None else read[1]
 
     def release(self, entries: Iterable[ChunkEntry]) -> None:
@@ -323,13 +352,13 @@ class ProfileReader:
         """
         if name is not None and not self.has_window(name):
             raise NotFoundError(f'window {name!r} does not exist', hint='see cwm list')
-        if self._key is None:
+        if self._seal is None:
             return VerifyReport.of_nothing()
-        verifier = Verifier(self._windows, self._chunks, self._key, check_payload)
+        verifier = Verifier(self._windows, self._chunks, self._seal, check_payload)
         if name is None:
-            window_ids = list(scan_windows(self._windows, self._inventory.records))
+            window_ids = list(scan_windows(self._windows, self._inventory.records, self._seal))
         else:
-            window_ids = [layout.window_id(self._key, name)]
+            window_ids = [layout.window_id(self.key, name)]
         for window_id in window_ids:
             verifier.check_window(window_id)
         return verifier.report()

@@ -15,28 +15,19 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from cwm_ros.errors import CwmError, FormatError
-from cwm_ros.store import files
+from cwm_ros.store import files, staterows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cwm_ros.store.seal import Seal
+    from cwm_ros.store.staterows import Row
+
 DAY_MS = 86_400_000
+CLOCK_IS_SET_MS = 1_577_836_800_000
+"""2020: a clock before that is one that nobody has set."""
 DAMAGED_SUFFIX = '.damaged'
 
-# Small pages, for a commit writes whole ones, twice: 7 KB instead of 50 KB with SQLite's 4096.
-# EXTRA syncs the folder when the journal is gone: else a power cut may bring it back, and with it
-# the state before the last commit.
-_SCHEMA = """
-PRAGMA page_size = 512;
-PRAGMA journal_mode = DELETE;
-PRAGMA synchronous = EXTRA;
-BEGIN;
-CREATE TABLE IF NOT EXISTS windows (
-    id TEXT PRIMARY KEY, last_use INTEGER NOT NULL, is_pinned INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS written (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-COMMIT;
-"""
 _EVICTIONS = 'evictions'
 _SCRUB_POSITION = 'scrub_position'
 
@@ -52,6 +43,8 @@ class State:
     ----------
     last_use
         By window id, the one used last at the end: when it was used, in uses (not in time).
+    used_days
+        By window id: the day of the last use since 1970 (UTC), as far as the clock was set.
     pins
         Ids of the windows that are never evicted.
     written
@@ -60,28 +53,48 @@ class State:
         Chunks removed to make room, in all.
     scrub_position
         Where scrubbing goes on, as the number that chunk names begin with.
+    exports
+        Files that bundles of this profile were written to.
     problem
         Why what was stored is not known; empty when it is.
     changed
         Ids of windows, and days, whose rows are not stored yet.
+    is_ledger_kept
+        Whether bytes written are counted; those of a guest are not, for they wear no drive.
 
     """
 
     last_use: dict[str, int] = field(default_factory=dict)
+    used_days: dict[str, int] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
     written: dict[int, int] = field(default_factory=dict)
     evictions: int = 0
     scrub_position: int = 0
+    exports: set[str] = field(default_factory=set)
     problem: str = ''
     changed: set[str | int] = field(default_factory=set)
     is_dirty: bool = False
+    is_ledger_kept: bool = True
 
-    def touch(self, window: str) -> None:
+    def touch(self, window: str, time_ms: int) -> None:
         """Record that a window is used now."""
+        self.note_day(window, time_ms)
         uses = self.last_use[next(reversed(self.last_use))] if self.last_use else 0
         self.last_use.pop(window, None)
         self.last_use[window] = uses + 1
         self._mark(window)
+
+    def note_day(self, window: str, time_ms: int) -> None:
+        """Record the day on which a window is used, or was first seen, if the clock is set."""
+        day = time_ms // DAY_MS
+        if time_ms >= CLOCK_IS_SET_MS and self.used_days.get(window) != day:
+            self.used_days[window] = day
+            self._mark(window)
+
+    def add_export(self, path: str) -> None:
+        """Record where a bundle was written."""
+        self.exports.add(path)
+        self.is_dirty = True
 
     def set_pinned(self, window: str, *, is_pinned: bool) -> None:
         """Protect a window from eviction, or no longer."""
@@ -90,6 +103,8 @@ class State:
 
     def add_written(self, time_ms: int, num_bytes: int) -> None:
         """Add to the ledger."""
+        if not self.is_ledger_kept:
+            return
         day = time_ms // DAY_MS
         self.written[day] = self.written.get(day, 0) + num_bytes
         self._mark(day)
@@ -112,19 +127,21 @@ class State:
     def forget(self, window: str) -> None:
         """Drop what is known about a deleted window."""
         self.last_use.pop(window, None)
+        self.used_days.pop(window, None)
         self.pins.discard(window)
         self._mark(window)
 
     def mark_all(self) -> None:
         """Have everything stored anew."""
-        self.changed |= self.last_use.keys() | self.pins | self.written.keys()
+        self.changed |= self.last_use.keys() | self.used_days.keys() | self.pins
+        self.changed |= self.written.keys()
 
     def _mark(self, row: str | int) -> None:
         self.changed.add(row)
         self.is_dirty = True
 
 
-def load_state(path: Path, *, writable: bool) -> State:
+def load_state(path: Path, seal: Seal, *, writable: bool) -> State:
     """
     Read the state; a missing one is empty.
 
@@ -138,11 +155,8 @@ def load_state(path: Path, *, writable: bool) -> State:
         ) as db:
             if not db.execute('SELECT 1 FROM sqlite_master').fetchall():
                 return State()  # the first commit was cut
-            rows = db.execute(
-                'SELECT id, last_use, is_pinned FROM windows ORDER BY last_use'
-            ).fetchall()
-            written = db.execute('SELECT day, bytes FROM written').fetchall()
-            counts = _read_counts(db)
+            rows = staterows.read_rows(db, path, seal)
+        return _build_state(rows)
     except FileNotFoundError:
         return State()
     except (sqlite3.Error, FormatError) as exc:
@@ -150,29 +164,37 @@ def load_state(path: Path, *, writable: bool) -> State:
         if writable and isinstance(exc, FormatError):
             _set_aside(path)
         return State(problem=str(exc))
-    return State(
-        last_use={str(row[0]): int(row[1]) for row in rows},
-        pins={str(row[0]) for row in rows if row[2]},
-        written={int(day): int(count) for day, count in written},
-        evictions=counts.get(_EVICTIONS, 0),
-        scrub_position=counts.get(_SCRUB_POSITION, 0),
-    )
 
 
-def _read_counts(db: sqlite3.Connection) -> dict[str, int]:
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'counts'").fetchall():
-        return {}  # stored by an earlier version
-    return {str(name): int(value) for name, value in db.execute('SELECT * FROM counts')}
+def _build_state(rows: list[Row]) -> State:
+    state = State()
+    for row in sorted(rows, key=lambda row: row.numbers):
+        if row.table == 'windows':
+            last_use, is_pinned = row.numbers
+            state.last_use[row.name] = last_use
+            if is_pinned:
+                state.pins.add(row.name)
+        elif row.table == 'used':
+            (state.used_days[row.name],) = row.numbers
+        elif row.table == 'written':
+            (state.written[int(row.name)],) = row.numbers
+        elif row.table == 'exports':
+            state.exports.add(row.name)
+        elif row.name == _EVICTIONS:
+            (state.evictions,) = row.numbers
+        elif row.name == _SCRUB_POSITION:
+            (state.scrub_position,) = row.numbers
+    return state
 
 
-def save_state(path: Path, state: State) -> bool:
+def save_state(path: Path, state: State, seal: Seal) -> bool:
     """
     Store the state durably; return whether that was possible.
 
     A failure leaves it dirty, to be stored with the next commit.
     """
     try:
-        _write_state(path, state)
+        _write_state(path, state, seal)
     except sqlite3.DatabaseError as exc:
         _log.warning('path=%s problem=%s the state is not stored', path, exc)
         if not isinstance(exc, sqlite3.OperationalError):
@@ -184,28 +206,28 @@ def save_state(path: Path, state: State) -> bool:
     return True
 
 
-def _write_state(path: Path, state: State) -> None:
+def _write_state(path: Path, state: State, seal: Seal) -> None:
     """Store the rows that changed, so that the cost does not depend on how many there are."""
     if not files.exists(path):
         state.mark_all()
-    windows = [row for row in state.changed if isinstance(row, str)]
+    rows, gone = [], []
+    for window in (row for row in state.changed if isinstance(row, str)):
+        if window in state.last_use or window in state.pins:
+            numbers = (state.last_use.get(window, 0), int(window in state.pins))
+            rows.append(staterows.Row('windows', window, numbers))
+        else:
+            gone.append(staterows.Row('windows', window))
+        if window in state.used_days:
+            rows.append(staterows.Row('used', window, (state.used_days[window],)))
+        else:
+            gone.append(staterows.Row('used', window))
     days = [row for row in state.changed if isinstance(row, int)]
-    known = [w for w in windows if w in state.last_use or w in state.pins]
+    rows += [staterows.Row('written', str(day), (state.written[day],)) for day in days]
+    rows += [staterows.Row('exports', export, ()) for export in sorted(state.exports)]
+    rows.append(staterows.Row('counts', _EVICTIONS, (state.evictions,)))
+    rows.append(staterows.Row('counts', _SCRUB_POSITION, (state.scrub_position,)))
     with closing(sqlite3.connect(path)) as db:
-        db.executescript(_SCHEMA)
-        with db:
-            db.executemany('DELETE FROM windows WHERE id = ?', [(w,) for w in windows])
-            db.executemany(
-                'INSERT INTO windows VALUES (?, ?, ?)',
-                [(w, state.last_use.get(w, 0), int(w in state.pins)) for w in known],
-            )
-            db.executemany(
-                'REPLACE INTO written VALUES (?, ?)', [(day, state.written[day]) for day in days]
-            )
-            db.executemany(
-                'REPLACE INTO counts VALUES (?, ?)',
-                [(_EVICTIONS, state.evictions), (_SCRUB_POSITION, state.scrub_position)],
-            )
+        staterows.write_rows(db, rows, gone, seal)
 
 
 def _set_aside(path: Path) -> None:

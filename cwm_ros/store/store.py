@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from contextlib import contextmanager, ExitStack
 from dataclasses import replace
-import os
 from typing import TYPE_CHECKING
 
+from cwm_ros.config_privacy import PrivacySettings
 from cwm_ros.errors import (
     ConfigError,
     ExistsError,
@@ -16,7 +16,7 @@ from cwm_ros.errors import (
     KeyMissingError,
     QuotaError,
 )
-from cwm_ros.store import chunkfile, files, layout, turnlog
+from cwm_ros.store import chunkfile, files, keyring, layout, turnlog
 from cwm_ros.store.catalog import (
     load_catalog,
     LOG_SUFFIX,
@@ -30,6 +30,8 @@ from cwm_ros.store.eviction import EvictionOrder
 from cwm_ros.store.garbage import finish_deletion, finish_deletions
 from cwm_ros.store.keeper import ProfileKeeper
 from cwm_ros.store.manifest import ChunkEntry, NORMAL_PRIORITY, pack_manifest
+from cwm_ros.store.memory import GUEST, in_memory
+from cwm_ros.store.seal import FileKind
 from cwm_ros.store.state import load_state
 
 if TYPE_CHECKING:
@@ -49,8 +51,14 @@ class Store(ProfileKeeper):
     other, so that turns can be committed while another thread writes chunks.
     """
 
-    def __init__(self, settings: StorageSettings, profile: str, clock: Callable[[], int]) -> None:
-        super().__init__(settings, profile, clock)
+    def __init__(
+        self,
+        settings: StorageSettings,
+        profile: str,
+        clock: Callable[[], int],
+        privacy: PrivacySettings,
+    ) -> None:
+        super().__init__(settings, profile, clock, privacy)
         # What a killed writer left may be in the page cache only: the first commit syncs it.
         self._has_unsynced_names = True
         self._synced_logs: set[str] = set()
@@ -64,6 +72,7 @@ class Store(ProfileKeeper):
         profile: str = 'default',
         writable: bool,
         clock: Callable[[], int],
+        privacy: PrivacySettings | None = None,
     ) -> Iterator[Store]:
         """
         Open a profile.
@@ -73,12 +82,14 @@ class Store(ProfileKeeper):
         settings
             Where, how much, and how long to wait for another writer.
         profile
-            Which driver's windows.
+            Which driver's windows; those of 'guest' are in memory only, and gone afterwards.
         writable
             Whether to become the one writer. Readers need neither lock nor write access; a
             profile that does not exist is empty for them.
         clock
             Wall clock [ms since 1970].
+        privacy
+            Whether a new profile is encrypted, where keys are, and for how long windows stay.
 
         Raises
         ------
@@ -86,10 +97,16 @@ class Store(ProfileKeeper):
             Another process is the writer; its pid is named.
         ReadOnlyError
             The device or the folder does not allow writing.
+        KeyMissingError
+            The profile's key is not there, or is another's.
 
         """
-        store = cls(settings, profile, clock)
         with ExitStack() as closing:
+            if profile == GUEST:
+                settings = closing.enter_context(in_memory(settings))
+            store = cls(settings, profile, clock, privacy or PrivacySettings())
+            if profile == GUEST:
+                store._seal = keyring.passing_seal()
             if writable:
                 store._open_for_writing(closing, settings.lock_timeout_s)
             else:
@@ -104,28 +121,34 @@ class Store(ProfileKeeper):
         for folder in (self._folder, self._windows, self._chunks):
             files.remove_leftovers(folder)
         self._load_key()
-        if self._key is None:
-            self._key = os.urandom(layout.KEY_BYTES)
-            files.write_file(self._folder / 'key', [layout.pack_key(self._key)])
+        if self._seal is None:
+            self._seal = keyring.create_seal(self._folder / 'key', self._privacy)
         finish_deletions(self._windows)
-        self._state = load_state(self._folder / 'state.sqlite', writable=True)
-        self._written_before = self._state.written_today(self._clock())
-        known = load_catalog(self._folder / 'catalog.sqlite')
-        records = scan_windows(self._windows, known)
+        known = load_catalog(self._folder / 'catalog.sqlite', self._seal)
+        records = scan_windows(self._windows, known, self._seal)
         self._check_key(records)
+        self._state = load_state(self._folder / 'state.sqlite', self._seal, writable=True)
+        self._state.is_ledger_kept = self._folder.name != GUEST
+        self._written_before = self._state.written_today(self._clock())
         self._inventory.update(records, files.list_sizes(self._chunks))
         self._cut_torn_tails()
         self._order = EvictionOrder(self._inventory, self._state, self._settings.keep_recent)
         self._room.measure_others()
         self._is_writable = True
         closing.callback(self._close, dict(known))
+        self.expire_windows()
 
     def _check_key(self, records: Mapping[str, WindowRecord]) -> None:
         """Refuse another profile's key, under which no window of this one could be found."""
         for window_id, record in records.items():
             if record.name and layout.window_id(self.key, record.name) == window_id:
                 return
-        if any(record.name and not record.problem for record in records.values()):
+        if self.is_encrypted:
+            path = self._folder / 'state.sqlite'
+            is_foreign = bool(records and load_state(path, self.seal, writable=False).problem)
+        else:
+            is_foreign = any(record.name and not record.problem for record in records.values())
+        if is_foreign:
             raise KeyMissingError(
                 f'{self._folder / "key"}: is not the key of the windows that are there',
                 hint='restore the key of this profile from a backup',
@@ -143,7 +166,8 @@ class Store(ProfileKeeper):
         self._is_writable = False
         if self._inventory.records != known:
             before = files.bytes_written_by_thread()
-            save_catalog(self._folder / 'catalog.sqlite', self._inventory.records, known)
+            path = self._folder / 'catalog.sqlite'
+            save_catalog(path, self._inventory.records, known, self.seal)
             cost = files.bytes_written_by_thread() - before
             self._state.add_written(self._clock(), cost)
         if self._state.is_dirty:
@@ -176,11 +200,14 @@ class Store(ProfileKeeper):
             window_id, record = self._record_to_write(window)
             if not turns:
                 return record.log_turns
-            data = turnlog.pack_records(turns, first_sequence=record.log_turns)
+            records = turnlog.pack_each(turns, first_sequence=record.log_turns)
             path = self._windows / (window_id + LOG_SUFFIX)
             num_bytes = record.log_bytes
-            if not num_bytes:
-                data = turnlog.pack_header(window, bytes.fromhex(window_id)) + data
+            if num_bytes:
+                data = self.seal.extend_log(path, window_id, records)
+            else:
+                header = turnlog.pack_header(window, bytes.fromhex(window_id))
+                data = self.seal.begin_log(window_id, header, records)
             self._check_log_size(num_bytes + len(data), record.log_turns + len(turns))
             self._reserve(len(data), for_chunks=False)
             if num_bytes:
@@ -235,7 +262,7 @@ class Store(ProfileKeeper):
         self._need_writable()
         payload = memoryview(payload).cast('B')
         prefix = chunkfile.pack_prefix(header, tokens, payload)
-        num_bytes = len(prefix) + len(payload)
+        num_bytes = len(prefix) + len(payload) + self.seal.chunk_overhead
         with self._mutex:
             name = header.file_name
             entry = self.find_chunk(header.id, header.codec)
@@ -244,7 +271,8 @@ class Store(ProfileKeeper):
                     self._discard(name)
                 self._reserve(num_bytes, for_chunks=True)
                 self._has_unsynced_names = True
-                files.write_file(self._chunks / name, [prefix, payload], sync_parent=False)
+                buffers = self.seal.wrap_chunk(header.id.hex(), prefix, payload)
+                files.write_file(self._chunks / name, buffers, sync_parent=False)
                 self._state.add_written(self._clock(), num_bytes)
                 entry = ChunkEntry(
                     id=header.id,
@@ -252,9 +280,9 @@ class Store(ProfileKeeper):
                     stop=header.stop,
                     codec=header.codec,
                     payload_bytes=len(payload),
-                    file_bytes=num_bytes,
+                    file_bytes=len(prefix) + len(payload),
                 )
-            self._inventory.put_chunk(name, entry.file_bytes)
+            self._inventory.put_chunk(name, entry.file_bytes + self.seal.chunk_overhead)
             self._fresh.add(name)
             return replace(entry, priority=priority)
 
@@ -300,7 +328,7 @@ class Store(ProfileKeeper):
                 updated_ms=now,
                 revision=record.revision + 1,
             )
-            data = pack_manifest(stored)
+            data = self.seal.wrap(FileKind.MANIFEST, window_id, pack_manifest(stored))
             self._reserve(len(data), for_chunks=False)
             self._sync_what_it_needs(window_id, record)
             path = self._windows / (window_id + MANIFEST_SUFFIX)

@@ -68,10 +68,15 @@ def pack_header(window: str, window_id: bytes) -> bytes:
 
 def pack_records(turns: Sequence[Turn], *, first_sequence: int) -> bytes:
     """Return the records of turns that are committed together."""
-    return b''.join(
+    return b''.join(pack_each(turns, first_sequence=first_sequence))
+
+
+def pack_each(turns: Sequence[Turn], *, first_sequence: int) -> list[bytes]:
+    """Return the records of turns that are committed together, one by one."""
+    return [
         _pack_record(turn, sequence=first_sequence + index, place=index)
         for index, turn in enumerate(turns)
-    )
+    ]
 
 
 def _pack_record(turn: Turn, *, sequence: int, place: int) -> bytes:

@@ -16,10 +16,12 @@ from cwm_ros.store import chunkfile, files, layout
 from cwm_ros.store.catalog import check_pair, MANIFEST_SUFFIX, read_log, read_manifest
 from cwm_ros.store.chunkfile import ChunkHeader
 from cwm_ros.store.manifest import ChunkEntry
+from cwm_ros.store.seal import FileKind
 
 if TYPE_CHECKING:
     from cwm_ros.kv import ChunkId
     from cwm_ros.store.manifest import Manifest
+    from cwm_ros.store.seal import Seal
 
 PayloadChecker = Callable[[ChunkHeader, memoryview, Path], None]
 """Checks a payload's inside, as its codec knows it; raises a `CwmError` about the path."""
@@ -67,8 +69,8 @@ class Verifier:
     ----------
     windows, chunks
         The profile's folders.
-    key
-        Its key, from which ids are computed again.
+    seal
+        Between files and disk; ids are computed again from its key.
     check_payload
         Checks the payload as its codec knows it.
 
@@ -80,11 +82,12 @@ class Verifier:
     """
 
     def __init__(
-        self, windows: Path, chunks: Path, key: bytes, check_payload: PayloadChecker
+        self, windows: Path, chunks: Path, seal: Seal, check_payload: PayloadChecker
     ) -> None:
         self._windows = windows
         self._chunks = chunks
-        self._key = key
+        self._seal = seal
+        self._key = seal.id_key
         self._check_payload = check_payload
         self._seen: set[str] = set()
         self.damaged: list[str] = []
@@ -107,8 +110,8 @@ class Verifier:
         """Check one window; findings are kept, not raised."""
         self._num_windows += 1
         try:
-            manifest = read_manifest(self._windows, window_id)
-            log = read_log(self._windows, window_id)
+            manifest = read_manifest(self._windows, window_id, self._seal)
+            log = read_log(self._windows, window_id, self._seal)
             self._num_turns += len(log.turns) if log else 0
             self._num_bytes += log.valid_bytes if log else 0
             name = manifest.window if manifest else log.window if log else ''
@@ -145,7 +148,7 @@ class Verifier:
         if len(self._buffer) < entry.payload_bytes:
             self._buffer = bytearray(entry.payload_bytes)
         try:
-            read = read_chunk_file(path, manifest, entry, self._buffer)
+            read = read_chunk_file(path, manifest, entry, self._buffer, self._seal)
             if read is None:
                 self._num_missing += 1
                 return
@@ -162,7 +165,7 @@ class Verifier:
 
 
 def read_chunk_file(
-    path: Path, manifest: Manifest, entry: ChunkEntry, buffer: bytearray | memoryview
+    path: Path, manifest: Manifest, entry: ChunkEntry, buffer: bytearray | memoryview, seal: Seal
 ) -> tuple[chunkfile.ChunkHead, memoryview] | None:
     """
     Read a chunk that ``manifest`` refers to.
@@ -175,6 +178,8 @@ def read_chunk_file(
         What it must be.
     buffer
         At least ``entry.payload_bytes``; the payload is read into its beginning.
+    seal
+        Between file and disk.
 
     Returns
     -------
@@ -191,13 +196,14 @@ def read_chunk_file(
     payload = memoryview(buffer).cast('B')[: entry.payload_bytes]
     try:
         with files.open_regular(path) as (descriptor, size):
-            if size != entry.file_bytes:
-                raise FormatError(path, f'size is {size}, not {entry.file_bytes}')
-            count = files.read_into(descriptor, path, [prefix, payload])
+            expected = entry.file_bytes + seal.chunk_overhead
+            if size != expected:
+                raise FormatError(path, f'size is {size}, not {expected}')
+            count = seal.read_chunk(descriptor, path, entry.id.hex(), prefix, payload)
     except FileNotFoundError:
         return None
-    if count != entry.file_bytes:
-        raise FormatError(path, f'ended after {count} of {entry.file_bytes} bytes')
+    if count != expected:
+        raise FormatError(path, f'ended after {count} of {expected} bytes')
     head = chunkfile.unpack_prefix(path, prefix)
     check_head(path, head, manifest, entry)
     return head, payload
@@ -224,12 +230,14 @@ def check_head(
         raise FormatError(path, 'token ids are not those of the window')
 
 
-def read_entry(path: Path, chunk_id: ChunkId, codec: str) -> ChunkEntry:
+def read_entry(path: Path, chunk_id: ChunkId, codec: str, seal: Seal) -> ChunkEntry:
     """Return the table row of the chunk file at ``path``; raise a FormatError if it is none."""
     with files.open_regular(path) as (descriptor, size):
-        data = bytearray(min(size, chunkfile.prefix_bytes(layout.MAX_CHUNK_TOKENS)))
+        most = chunkfile.prefix_bytes(layout.MAX_CHUNK_TOKENS) + seal.chunk_overhead
+        data = bytearray(min(size, most))
         files.read_into(descriptor, path, [data])
-    head = chunkfile.unpack_prefix(path, data)
+    head = chunkfile.unpack_prefix(path, seal.unwrap_prefix(path, chunk_id.hex(), data))
+    size -= seal.chunk_overhead
     header = head.header
     prefix_bytes = chunkfile.prefix_bytes(header.stop - header.start)
     if (header.id, header.codec) != (chunk_id, codec):
@@ -246,10 +254,11 @@ def read_entry(path: Path, chunk_id: ChunkId, codec: str) -> ChunkEntry:
     )
 
 
-def check_chunk_file(path: Path, check_payload: PayloadChecker) -> int:
+def check_chunk_file(path: Path, check_payload: PayloadChecker, seal: Seal) -> int:
     """Check a chunk file by what it says itself; return its size, or raise a FormatError."""
     limit = layout.MAX_PAYLOAD_BYTES + chunkfile.prefix_bytes(layout.MAX_CHUNK_TOKENS)
-    data = files.read_file(path, limit_bytes=limit)
+    sealed = files.read_file(path, limit_bytes=limit + seal.chunk_overhead)
+    data = seal.unwrap(path, FileKind.CHUNK, path.stem, sealed)
     head = chunkfile.unpack_prefix(path, data)
     header = head.header
     if header.file_name != path.name:
@@ -260,4 +269,4 @@ def check_chunk_file(path: Path, check_payload: PayloadChecker) -> int:
     if layout.checksum(payload) != head.payload_checksum:
         raise FormatError(path, 'payload checksum does not match')
     check_payload(header, payload, path)
-    return len(data)
+    return len(sealed)

@@ -19,10 +19,12 @@ from cwm_ros.kv import ChunkId
 from cwm_ros.store import ChunkEntry, chunkfile, ChunkHeader, layout, Manifest, Store, turnlog
 from cwm_ros.store.layout import Section
 from cwm_ros.store.manifest import MANIFEST_MAGIC, pack_manifest, unpack_manifest
+from cwm_ros.store.seal import Seal
 from cwm_ros.store.verify import read_chunk_file
 from tests.store import makers
 
 PATH = Path('/store/file')
+PLAIN = Seal(bytes(32))
 WINDOW_ID = bytes(range(16))
 
 
@@ -370,7 +372,7 @@ def test_a_chunk_that_is_not_the_rows_is_refused(
     path = chunk_path(tmp_path, window.chunks[0])
     entry = replace(window.chunks[0], **changes)  # type: ignore[arg-type]
     with pytest.raises(FormatError, match=problem):
-        read_chunk_file(path, window, entry, bytearray(1000))
+        read_chunk_file(path, window, entry, bytearray(1000), PLAIN)
 
 
 def test_a_chunk_of_another_model_geometry_or_text_is_refused(
@@ -385,7 +387,7 @@ def test_a_chunk_of_another_model_geometry_or_text_is_refused(
     }
     for problem, manifest in others.items():
         with pytest.raises(FormatError, match=problem):
-            read_chunk_file(path, manifest, entry, bytearray(1000))
+            read_chunk_file(path, manifest, entry, bytearray(1000), PLAIN)
 
 
 def test_links_and_devices_are_not_read(tmp_path: Path, window: Manifest) -> None:
@@ -393,15 +395,15 @@ def test_links_and_devices_are_not_read(tmp_path: Path, window: Manifest) -> Non
     moved = path.rename(tmp_path / 'elsewhere')
     path.symlink_to(moved)
     with pytest.raises(FormatError, match='symbolic link'):
-        read_chunk_file(path, window, window.chunks[0], bytearray(1000))
+        read_chunk_file(path, window, window.chunks[0], bytearray(1000), PLAIN)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(FormatError, match='not a plain file'):
-        read_chunk_file(path, window, window.chunks[0], bytearray(1000))
+        read_chunk_file(path, window, window.chunks[0], bytearray(1000), PLAIN)
     path.unlink()
     path.mkdir()
     with pytest.raises(FormatError, match='not a plain file'):
-        read_chunk_file(path, window, window.chunks[0], bytearray(1000))
+        read_chunk_file(path, window, window.chunks[0], bytearray(1000), PLAIN)
 
 
 def test_a_store_does_not_follow_a_linked_folder(tmp_path: Path, window: Manifest) -> None:
