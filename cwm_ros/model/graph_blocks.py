@@ -15,7 +15,7 @@ from cwm_ros.model.rope import rope_tables
 from cwm_ros.model.weights import block_length
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cwm_ros.kv import FloatArray
     from cwm_ros.model.graph_writer import GraphWriter
@@ -39,9 +39,15 @@ class Mask(NamedTuple):
 
 
 class Decoder(ABC):
-    """Blocks that both formulations share."""
+    """
+    Blocks that both formulations share.
+
+    The residual stream, norms and rotations are float32, *wide*; projections and attention are
+    of ``compute_dtype``. `narrow` and `widen` lead from one to the other.
+    """
 
     position_dtype: str
+    compute_dtype = 'float32'
     cos: str
     sin: str
 
@@ -50,23 +56,50 @@ class Decoder(ABC):
         self.spec = spec
         self.weights = weights
 
-    def build(self) -> None:
-        """Describe the whole model to the writer."""
-        w, spec = self.w, self.spec
-        ids = w.input('input_ids', 'int32', [1, 'T'])
-        rows = w.input('logit_rows', 'int32', ['R'])
-        positions = w.input('position_ids', self.position_dtype, [1, 'T'])
+    def build(self, layers: range | None = None) -> None:
+        """
+        Describe the model, or a part of it, to the writer.
+
+        A part that does not begin with the first layer takes ``hidden_in`` [1, T, C], float32;
+        one that does not end with the last gives ``hidden_out``.
+        """
+        spec = self.spec
+        part = layers or range(spec.num_layers)
+        hidden = self._begin(part)
+        reaches = {layer: spec.layer_reach(layer) for layer in part}
         mask = self.mask()
-        reaches = [spec.layer_reach(layer) for layer in range(spec.num_layers)]
-        masks = {reach: self._narrowed(mask, reach) for reach in sorted(set(reaches))}
+        masks = {reach: self._narrowed(mask, reach) for reach in sorted(set(reaches.values()))}
+        for layer in part[:-1]:
+            hidden = self._block(layer, hidden, masks[reaches[layer]])
+        mask = masks[reaches[part[-1]]]
+        if part.stop < spec.num_layers:
+            hidden = self._block(part[-1], hidden, mask)
+            self.w.node('Identity', [hidden], 'hidden_out')
+            self.w.output('hidden_out', 'float32', [1, 'T', spec.hidden_size])
+            return
+        rows = self.w.input('logit_rows', 'int32', ['R'])
+        self._head(self._block(part[-1], hidden, self._mask_rows(mask, rows), rows))
+
+    def _begin(self, part: range) -> str:
+        """Declare what all parts take, and return what the first layer of this one does."""
+        w, spec = self.w, self.spec
+        if part.start:
+            hidden = w.input('hidden_in', 'float32', [1, 'T', spec.hidden_size])
+        else:
+            hidden = w.input('input_ids', 'int32', [1, 'T'])
+        positions = w.input('position_ids', self.position_dtype, [1, 'T'])
         cos, sin = rope_tables(spec.rope, spec.rotated_dims, spec.max_tokens)
         self.cos = w.node('Gather', [w.constant('cos_table', cos), positions], 'cos')
         self.sin = w.node('Gather', [w.constant('sin_table', sin), positions], 'sin')
-        hidden = self._embed(ids)
-        for layer, reach in enumerate(reaches[:-1]):
-            hidden = self._block(layer, hidden, masks[reach])
-        last = self._mask_rows(masks[reaches[-1]], rows)
-        self._head(self._block(spec.num_layers - 1, hidden, last, rows))
+        return hidden if part.start else self._embed(hidden)
+
+    def narrow(self, x: str) -> str:
+        """Return ``x``, float32, in the type of projections."""
+        return x
+
+    def widen(self, x: str) -> str:
+        """Return ``x``, in the type of projections, in float32."""
+        return x
 
     @abstractmethod
     def mask(self) -> Mask:
@@ -87,7 +120,7 @@ class Decoder(ABC):
     def _embed(self, ids: str) -> str:
         w, scale = self.w, self.spec.embedding_scale
         embedding = self._vocabulary('embedding', 'model.embed_tokens.weight')
-        hidden = w.node('Gather', [embedding, ids], 'hidden')
+        hidden = self.widen(w.node('Gather', [embedding, ids], 'hidden'))
         if scale == 1:
             return hidden
         return w.node('Mul', [hidden, self.number('embedding_scale', scale)], 'hidden_scaled')
@@ -103,7 +136,7 @@ class Decoder(ABC):
 
         def near(keys: str, part: str) -> str:
             is_near = w.node('Greater', [keys, edge], f'{part}_{name}/is_near')
-            hidden = self.number('masked', HIDDEN)
+            hidden = self.number('masked', HIDDEN, self.compute_dtype)
             return w.node('Where', [is_near, part, hidden], f'{part}_{name}')
 
         past = near(self._slots(), mask.past)
@@ -124,7 +157,24 @@ class Decoder(ABC):
         return w.node('Range', [steps[0], number, steps[1]], 'slots')
 
     def _vocabulary(self, name: str, source: str) -> str:
-        return self.w.stream(name, self.weights.shape(source), self.weights.rows(source))
+        shape = (self.spec.vocab_size, self.spec.hidden_size)
+        return self.matrix(name, shape, lambda: self.weights.rows(source), columns=False)
+
+    def matrix(
+        self,
+        name: str,
+        shape: tuple[int, int],
+        blocks: Callable[[], Iterator[FloatArray]],
+        *,
+        columns: bool = True,
+    ) -> str:
+        """
+        Store a matrix that comes in blocks of rows, in the type of projections.
+
+        ``columns`` says that its columns are outputs of a projection.
+        """
+        del columns
+        return self.w.stream(name, shape, blocks())
 
     def _mask_rows(self, mask: Mask, rows: str) -> Mask:
         def gather(part: str) -> str:
@@ -138,19 +188,19 @@ class Decoder(ABC):
         w, spec, name = self.w, self.spec, f'l{layer}'
         source = f'model.layers.{layer}.'
         normed = self._norm(hidden, f'{source}input_layernorm', f'{name}/attn_norm')
-        q, k, v = self._project_qkv(layer, normed)
+        q, k, v = self._project_qkv(layer, self.narrow(normed))
         if rows:
             q = w.node('Gather', [q, rows], f'{name}/q_rows', {'axis': 2})
             hidden = w.node('Gather', [hidden, rows], f'{name}/hidden_rows', {'axis': 1})
         mixed = self.attend(layer, q, k, v, mask)
         mixed = w.node('Transpose', [mixed], f'{name}/mixed_t', {'perm': [0, 2, 1, 3]})
         mixed = w.node('Reshape', [mixed, w.ints(1, -1, spec.query_size)], f'{name}/mixed')
-        out = self._linear(mixed, [f'{source}self_attn.o_proj'], f'{name}/o')
+        out = self.widen(self._linear(mixed, [f'{source}self_attn.o_proj'], f'{name}/o'))
         if spec.has_post_norms:
             out = self._norm(out, f'{source}post_attention_layernorm', f'{name}/attn_post')
         hidden = w.node('Add', [hidden, out], f'{name}/attn_out')
         normed = self._norm(hidden, f'{source}{spec.ffn_norm_name}', f'{name}/ffn_norm')
-        out = self._ffn(layer, normed)
+        out = self.widen(self._ffn(layer, self.narrow(normed)))
         if spec.has_post_norms:
             out = self._norm(out, f'{source}post_feedforward_layernorm', f'{name}/ffn_post')
         return w.node('Add', [hidden, out], f'{name}/out')
@@ -177,9 +227,10 @@ class Decoder(ABC):
         heads = w.node('Transpose', [heads], f'{name}/heads_t', {'perm': [0, 2, 1, 3]})
         q, k, qk, v = f'{name}/q', f'{name}/k', f'{name}/qk', f'{name}/v'
         w.nodes('Split', [heads, w.ints(num_turned, spec.num_kv_heads)], [qk, v], {'axis': 1})
+        qk = self.widen(qk)
         if spec.has_qk_norm:
             qk = self._norm_heads(layer, qk)
-        turned = self.rope(qk, f'{name}/rope')
+        turned = self.narrow(self.rope(qk, f'{name}/rope'))
         w.nodes('Split', [turned, w.ints(spec.num_heads, spec.num_kv_heads)], [q, k], {'axis': 1})
         return q, k, v
 
@@ -217,11 +268,11 @@ class Decoder(ABC):
         """Return x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))."""
         w, root = self.w, math.sqrt(2 / math.pi)
         square = w.node('Mul', [x, x], f'{x}/square')
-        bent = w.node('Mul', [square, self.number('gelu_cubic', root * 0.044715)], f'{x}/bent')
-        slope = w.node('Add', [bent, self.number('gelu_linear', root)], f'{x}/slope')
+        bent = w.node('Mul', [square, self.small('gelu_cubic', root * 0.044715)], f'{x}/bent')
+        slope = w.node('Add', [bent, self.small('gelu_linear', root)], f'{x}/slope')
         tanh = w.node('Tanh', [w.node('Mul', [x, slope], f'{x}/inner')], f'{x}/tanh')
-        above = w.node('Add', [tanh, self.number('gelu_one', 1.0)], f'{x}/above')
-        half = w.node('Mul', [x, self.number('gelu_half', 0.5)], f'{x}/half')
+        above = w.node('Add', [tanh, self.small('gelu_one', 1.0)], f'{x}/above')
+        half = w.node('Mul', [x, self.small('gelu_half', 0.5)], f'{x}/half')
         return w.node('Mul', [half, above], f'{x}/gelu')
 
     def _linear(
@@ -235,13 +286,14 @@ class Decoder(ABC):
         factors = scales or {}
         shapes = [self.weights.shape(f'{source}.weight') for source in sources]
         shape = (shapes[0][1], sum(num_rows for num_rows, _ in shapes))
-        blocks = self._turned(sources, shape, factors)
-        matrix = self.w.stream(f'{name}/weight', shape, blocks)
+        matrix = self.matrix(
+            f'{name}/weight', shape, lambda: self._turned(sources, shape, factors)
+        )
         y = self.w.node('MatMul', [x, matrix], f'{name}/y')
         if not self.weights.has(f'{sources[0]}.bias'):
             return y
         joined = np.concatenate([self.weights.get(f'{source}.bias') for source in sources])
-        bias = self.w.constant(f'{name}/bias', _scaled(joined, factors))
+        bias = self.w.constant(f'{name}/bias', _scaled(joined, factors).astype(self.compute_dtype))
         return self.w.node('Add', [y, bias], f'{name}/y_bias')
 
     def _turned(
@@ -257,11 +309,13 @@ class Decoder(ABC):
     def _head(self, hidden: str) -> None:
         w, spec = self.w, self.spec
         normed = self._norm(hidden, 'model.norm', 'final_norm')
-        flat = w.node('Reshape', [normed, w.ints(-1, spec.hidden_size)], 'final_rows')
-        matrix = 'embedding'
-        if not spec.is_tied:
-            matrix = self._vocabulary('lm_head', 'lm_head.weight')
-        logits = w.node('Gemm', [flat, matrix], 'logits_rows', {'transB': 1})
+        narrow = self.narrow(normed)
+        flat = w.node('Reshape', [narrow, w.ints(-1, spec.hidden_size)], 'final_rows')
+        names = ('lm_head', 'lm_head.weight')
+        if spec.is_tied:
+            names = ('embedding', 'model.embed_tokens.weight')
+        matrix = self._vocabulary(*names)
+        logits = self.widen(w.node('Gemm', [flat, matrix], 'logits_rows', {'transB': 1}))
         if spec.logit_cap:
             cap = self.number('logit_cap', spec.logit_cap)
             tanh = w.node('Tanh', [w.node('Div', [logits, cap], 'logits_small')], 'logits_tanh')
@@ -269,23 +323,27 @@ class Decoder(ABC):
         w.node('Reshape', [logits, w.ints(1, -1, spec.vocab_size)], 'logits')
         w.output('logits', 'float32', [1, 'R', spec.vocab_size])
 
-    def number(self, name: str, value: float) -> str:
+    def number(self, name: str, value: float, dtype: str = 'float32') -> str:
         """Store a number under ``name``, once."""
-        return self.w.constant(name, np.array(value, np.float32))
+        return self.w.constant(name, np.array(value, dtype))
+
+    def small(self, name: str, value: float) -> str:
+        """Store a number in the type of projections, once."""
+        return self.number(name, value, self.compute_dtype)
 
     def past(self, layer: int) -> tuple[str, str]:
         """Declare the cache inputs of a layer."""
         shape = (1, self.spec.num_kv_heads, 'S', self.spec.head_dim)
         return (
-            self.w.input(f'past_key_{layer}', 'float32', shape),
-            self.w.input(f'past_value_{layer}', 'float32', shape),
+            self.w.input(f'past_key_{layer}', self.compute_dtype, shape),
+            self.w.input(f'past_value_{layer}', self.compute_dtype, shape),
         )
 
     def present(self, layer: int, rows: str) -> None:
         """Declare the cache outputs of a layer."""
         shape = (1, self.spec.num_kv_heads, rows, self.spec.head_dim)
-        self.w.output(f'present_key_{layer}', 'float32', shape)
-        self.w.output(f'present_value_{layer}', 'float32', shape)
+        self.w.output(f'present_key_{layer}', self.compute_dtype, shape)
+        self.w.output(f'present_value_{layer}', self.compute_dtype, shape)
 
     def once(
         self, op: str, inputs: list[str], name: str, attributes: dict[str, int] | None = None
@@ -315,7 +373,7 @@ class Decoder(ABC):
         scores = w.node('MatMul', [q, turned], f'{name}/scores')
         if self.spec.attention_cap:
             tanh = w.node('Tanh', [scores], f'{name}/tanh')
-            cap = self.number('attention_cap', self.spec.attention_cap)
+            cap = self.small('attention_cap', self.spec.attention_cap)
             scores = w.node('Mul', [tanh, cap], f'{name}/capped')
         return w.node('Add', [scores, mask], f'{name}/masked')
 

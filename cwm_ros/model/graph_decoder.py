@@ -27,8 +27,6 @@ import numpy as np
 from cwm_ros.model.graph_blocks import Decoder, HIDDEN, Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cwm_ros.model.graph_writer import GraphWriter
     from cwm_ros.model.spec import ModelSpec
     from cwm_ros.model.weights import Weights
@@ -90,25 +88,29 @@ class DeltaDecoder(Decoder):
 
     def mask(self) -> Mask:
         w = self.w
-        past = w.input('attn_mask', 'float32', [1, 1, 1, 'S'])
+        past = w.input('attn_mask', self.compute_dtype, [1, 1, 1, 'S'])
         shape = w.node('Shape', [past], 'past_shape')
         w.node('Slice', [shape, w.ints(3), w.ints(4)], 'num_slots')
-        return Mask(past, w.input('new_mask', 'float32', [1, 1, 'T', 'T']), has_rows=False)
+        new = w.input('new_mask', self.compute_dtype, [1, 1, 'T', 'T'])
+        return Mask(past, new, has_rows=False)
 
     def norm(self, x: str, name: str, weight: str = '', bias: str = '') -> str:
         w = self.w
-        over: dict[str, int | Sequence[int]] = {'axes': [-1], 'keepdims': 1}
         if bias:
-            center = w.node('ReduceMean', [x], f'{name}/center', over)
+            center = self.mean(x, f'{name}/center')
             x = w.node('Sub', [x, center], f'{name}/centered')
         square = w.node('Mul', [x, x], f'{name}/square')
-        mean = w.node('ReduceMean', [square], f'{name}/mean', over)
+        mean = self.mean(square, f'{name}/mean')
         eps = self.number('norm_eps', self.spec.norm_eps)
         root = w.node('Sqrt', [w.node('Add', [mean, eps], f'{name}/eps')], f'{name}/root')
         y = w.node('Div', [x, root], f'{name}/unit')
         if weight:
             y = w.node('Mul', [y, weight], f'{name}/weighted')
         return w.node('Add', [y, bias], f'{name}/biased') if bias else y
+
+    def mean(self, x: str, name: str) -> str:
+        """Return the mean over the last axis, which stays."""
+        return self.w.node('ReduceMean', [x], name, {'axes': [-1], 'keepdims': 1})
 
     def rope(self, x: str, name: str) -> str:
         w, half = self.w, self.spec.rotated_dims // 2

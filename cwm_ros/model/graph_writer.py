@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cwm_ros.kv import FloatArray
-
-    Number = np.float32 | np.int64 | np.int32
+    Number = np.float32 | np.float16 | np.int64 | np.int32 | np.int8
     from onnx import ModelProto, NodeProto, ValueInfoProto
 
 DATA_FILE = 'model.onnx.data'
@@ -29,6 +27,8 @@ DATA_ALIGNMENT = 4096
 
 TENSOR_TYPES = {
     'float32': TensorProto.FLOAT,
+    'float16': TensorProto.FLOAT16,
+    'int8': TensorProto.INT8,
     'int32': TensorProto.INT32,
     'int64': TensorProto.INT64,
     'bool': TensorProto.BOOL,
@@ -79,13 +79,19 @@ class GraphWriter:
         self._constants[name] = tensor
         return name
 
-    def stream(self, name: str, shape: tuple[int, ...], blocks: Iterable[FloatArray]) -> str:
-        """Store a float32 tensor that comes in blocks of rows, one held at a time."""
+    def stream(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        blocks: Iterable[npt.NDArray[Number]],
+        dtype: str = 'float32',
+    ) -> str:
+        """Store a tensor that comes in blocks of rows, one held at a time."""
         if name in self._constants:
             return name
-        if 4 * math.prod(shape) < INLINE_BYTES:
+        if np.dtype(dtype).itemsize * math.prod(shape) < INLINE_BYTES:
             return self.constant(name, np.concatenate(list(blocks)))
-        return self._external(name, 'float32', shape, blocks)
+        return self._external(name, dtype, shape, blocks)
 
     def _external(
         self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[npt.NDArray[Number]]
