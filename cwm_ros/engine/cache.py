@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,7 +55,61 @@ def aligned_zeros(shape: tuple[int, ...]) -> FloatArray:
     return raw[offset : offset + num_bytes].view(np.float32).reshape(shape)
 
 
-class KVCache:
+class Residency(ABC):
+    """
+    Which positions of a cache count.
+
+    Parameters
+    ----------
+    spec
+        Geometry.
+    capacity
+        Most positions.
+
+    """
+
+    def __init__(self, spec: KVSpec, capacity: int) -> None:
+        self.spec = spec
+        self.capacity = capacity
+        self.resident = TokenRanges()
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """Return S, the positions that there is room for."""
+
+    def check_fits(self, num_tokens: int) -> None:
+        """Raise ContextFullError when the context does not hold ``num_tokens`` positions."""
+        if num_tokens > self.capacity:
+            raise ContextFullError(
+                f'{num_tokens} tokens do not fit into a context of {self.capacity}',
+                hint='begin a new session, or raise engine.context_tokens if the model allows',
+            )
+
+    def has_any(self, start: int, stop: int) -> bool:
+        """Say whether a position of [start, stop) is resident."""
+        return next(self.resident.overlap(start, stop), None) is not None
+
+    @abstractmethod
+    def reserve(self, num_tokens: int) -> bool:
+        """Grow to hold ``num_tokens`` positions; say whether the cache lies elsewhere now."""
+
+    @abstractmethod
+    def scrub(self) -> TokenRanges:
+        """Zero and drop the positions that hold a value that is not finite; return them."""
+
+    def add(self, start: int, stop: int) -> None:
+        """Make [start, stop) resident."""
+        if not 0 <= start <= stop <= self.slots:
+            raise EngineError(f'[{start}, {stop}) lies outside the {self.slots} reserved slots')
+        self.resident.add(start, stop)
+
+    def drop(self, start: int, stop: int) -> None:
+        """Make [start, stop) not resident."""
+        self.resident.remove(start, stop)
+
+
+class KVCache(Residency):
     """
     KV of all layers in one array, from which an engine binds a part for each layer.
 
@@ -71,9 +126,7 @@ class KVCache:
     """
 
     def __init__(self, spec: KVSpec, capacity: int) -> None:
-        self.spec = spec
-        self.capacity = capacity
-        self.resident = TokenRanges()
+        super().__init__(spec, capacity)
         self.array: FloatArray = aligned_zeros(spec.shape(slots_for(0)))
         """Shape (L, 2, H, S, D), float32, contiguous."""
         self.is_visible = np.zeros(self.slots, dtype=np.bool_)
@@ -81,19 +134,9 @@ class KVCache:
 
     @property
     def slots(self) -> int:
-        """Return S."""
         return int(self.array.shape[3])
 
-    def check_fits(self, num_tokens: int) -> None:
-        """Raise ContextFullError when the context does not hold ``num_tokens`` positions."""
-        if num_tokens > self.capacity:
-            raise ContextFullError(
-                f'{num_tokens} tokens do not fit into a context of {self.capacity}',
-                hint='begin a new session, or raise engine.context_tokens if the model allows',
-            )
-
     def reserve(self, num_tokens: int) -> bool:
-        """Grow to hold ``num_tokens`` positions; say whether the array was replaced."""
         self.check_fits(num_tokens)
         if num_tokens <= self.slots:
             return False
@@ -110,14 +153,10 @@ class KVCache:
         return self.array[:, :, :, start:stop]
 
     def add(self, start: int, stop: int) -> None:
-        """Make [start, stop) resident."""
-        if not 0 <= start <= stop <= self.slots:
-            raise EngineError(f'[{start}, {stop}) lies outside the {self.slots} reserved slots')
-        self.resident.add(start, stop)
+        super().add(start, stop)
         self.is_visible[start:stop] = True
 
     def scrub(self) -> TokenRanges:
-        """Zero and drop the positions that hold a value that is not finite; return them."""
         is_bad = ~np.isfinite(self.array).all(axis=(0, 1, 2, 4))
         bad = TokenRanges((int(p), int(p) + 1) for p in np.flatnonzero(is_bad))
         for start, stop in bad:
@@ -126,6 +165,5 @@ class KVCache:
         return bad
 
     def drop(self, start: int, stop: int) -> None:
-        """Make [start, stop) not resident."""
-        self.resident.remove(start, stop)
+        super().drop(start, stop)
         self.is_visible[max(start, 0) : max(stop, 0)] = False

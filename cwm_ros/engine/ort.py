@@ -9,17 +9,15 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 # Read when the library is loaded, from then on it keeps and sends events. A vehicle does not.
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from cwm_ros.engine.base import Engine, LogitRows
 from cwm_ros.engine.bindings import BINDINGS
 from cwm_ros.engine.cache import KVCache
+from cwm_ros.engine.sliced import capacity_of, SlicedEngine
 from cwm_ros.errors import ConfigError, EngineError, InterruptedOperation, OutOfMemoryError
 from cwm_ros.kv import KVChunk
 
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cwm_ros.config import EngineSettings
+    from cwm_ros.engine.base import LogitRows
     from cwm_ros.kv import FloatArray, KVSpec, ModelIdentity, TokenArray
 
 SCATTER_SINCE = (1, 25)
@@ -69,7 +68,7 @@ def choose_formulation(settings: EngineSettings) -> str:
     return settings.formulation
 
 
-class OrtEngine(Engine):
+class OrtEngine(SlicedEngine):
     """
     A decoder graph on the CPU.
 
@@ -91,20 +90,15 @@ class OrtEngine(Engine):
 
     """
 
-    supports_kv = True
+    _cache: KVCache
 
     def __init__(
         self, path: Path, spec: KVSpec, identity: ModelIdentity, settings: EngineSettings
     ) -> None:
-        if settings.context_tokens > spec.max_tokens:
-            raise ConfigError(
-                f'engine.context_tokens is {settings.context_tokens}',
-                hint=f'{identity.name} was trained for {spec.max_tokens}',
-            )
+        self.capacity = capacity_of(spec, identity, settings)
         self.spec = spec
         self.identity = identity
-        self.capacity = settings.context_tokens or spec.max_tokens
-        self._slice = settings.prefill_slice
+        self.slice_tokens = settings.prefill_slice
         with _translated(f'{path}: cannot be loaded'):
             self._session = onnxruntime.InferenceSession(
                 path, _session_options(settings), providers=['CPUExecutionProvider']
@@ -124,84 +118,25 @@ class OrtEngine(Engine):
         outputs = {value.name: value.shape for value in self._session.get_outputs()}
         return int(outputs['logits'][2])
 
-    def run(
-        self,
-        tokens: TokenArray,
-        start: int,
-        *,
-        rows: LogitRows = LogitRows.LAST,
-        cancel: threading.Event | None = None,
-    ) -> FloatArray:
-        stop = start + len(tokens)
-        self._check_tokens(tokens, start)
-        self._cache.check_fits(stop)
-        kept: list[FloatArray] = []
-        for begin in range(start, stop, self._slice):
-            end = min(begin + self._slice, stop)
-            wanted = LogitRows.NONE if rows is LogitRows.LAST and end < stop else rows
-            if cancel is not None and cancel.is_set():
-                raise InterruptedOperation(f'cancelled before position {begin}')
-            # Not all room at once: a slice attends to what is there, empty or not.
-            self.reserve(end)
-            kept.append(
-                self._run_slice(tokens[begin - start : end - start], begin, wanted, cancel)
-            )
-        if len(kept) == 1:
-            return kept[0]
-        return np.concatenate([np.empty((0, self.vocab_size), np.float32), *kept])
-
-    def _check_tokens(self, tokens: TokenArray, start: int) -> None:
-        if tokens.ndim != 1 or tokens.dtype != np.int32 or start < 0:
-            raise EngineError(f'tokens {tokens.dtype}{tokens.shape} at {start} are not (T,) int32')
-        if len(tokens) and not (tokens.min() >= 0 and tokens.max() < self.vocab_size):
-            raise EngineError(
-                f'a token id is not in [0, {self.vocab_size})',
-                hint='tokens and engine are of different models',
-            )
-
-    def _run_slice(
+    def compute_slice(
         self, tokens: TokenArray, start: int, rows: LogitRows, cancel: threading.Event | None
     ) -> FloatArray:
-        stop = start + len(tokens)
-        if any(True for _ in self.resident.overlap(start, stop)):
-            self._cache.drop(start, stop)
         options = onnxruntime.RunOptions()
-        is_watched = cancel is not None and len(tokens) > 1
+        if cancel is None or len(tokens) == 1:
+            with _translated(f'the graph failed at {start}'):
+                return self._bindings.run(tokens, start, rows, options)
         try:
-            with _translated(f'the graph failed at [{start}, {stop})'):
-                if is_watched and cancel is not None:
-                    with _watching(cancel, options):
-                        logits = self._bindings.run(tokens, start, rows, options)
-                else:
-                    logits = self._bindings.run(tokens, start, rows, options)
+            with _translated(f'the graph failed at {start}'), _watching(cancel, options):
+                return self._bindings.run(tokens, start, rows, options)
         except EngineError:
-            self._cache.drop(start, stop)
-            if is_watched and cancel is not None and cancel.is_set():
-                raise InterruptedOperation(f'cancelled at position {start}') from None
-            raise
-        if not np.isfinite(logits).all():
-            bad = self._cache.scrub()
-            self._cache.drop(start, stop)
-            raise EngineError(
-                f'logits of [{start}, {stop}) are not finite; KV that was not either: {bad}',
-                hint='compute the dropped positions again',
-            )
-        self._cache.add(start, stop)
-        return logits[: rows.count(len(tokens))].copy()
+            if not cancel.is_set():
+                raise
+            self._cache.drop(start, start + len(tokens))
+            raise InterruptedOperation(f'cancelled at position {start}') from None
 
     def reserve(self, num_tokens: int) -> None:
         if self._cache.reserve(num_tokens):
             self._bindings.bind_cache()
-
-    @property
-    def reach(self) -> int:
-        return self._cache.slots
-
-    def drop(self, start: int, stop: int) -> None:
-        self._cache.drop(start, stop)
-
-    def reset(self) -> None:
-        self._cache.drop(0, self._cache.slots)
 
     def close(self) -> None:
         self._bindings.close()
@@ -210,20 +145,15 @@ class OrtEngine(Engine):
         self.resident = self._cache.resident
 
     def export_kv(self, start: int, stop: int) -> KVChunk:
-        if not self.resident.covers(start, stop):
-            raise EngineError(f'[{start}, {stop}) is not resident: {self.resident}')
+        self.check_export(start, stop)
         view = self._cache.view(start, stop)
         view.flags.writeable = False
         return KVChunk(start=start, kv=view)
 
     def import_view(self, start: int, stop: int) -> FloatArray:
-        if any(True for _ in self.resident.overlap(start, stop)):
-            raise EngineError(f'[{start}, {stop}) is resident: {self.resident}')
+        self.check_import(start, stop)
         self.reserve(stop)
         return self._cache.view(start, stop)
-
-    def mark_resident(self, start: int, stop: int) -> None:
-        self._cache.add(start, stop)
 
 
 def _session_options(settings: EngineSettings) -> onnxruntime.SessionOptions:

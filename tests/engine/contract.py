@@ -22,17 +22,10 @@ if TYPE_CHECKING:
 
     MakeEngine = Callable[[], Engine]
 
-TOLERANCE = 2e-5
-"""Most difference of logits that were summed in another order."""
-
 
 def random_tokens(engine: Engine, num_tokens: int, seed: int = 0) -> TokenArray:
     rng = np.random.default_rng(seed)
     return rng.integers(0, engine.vocab_size, num_tokens).astype(np.int32)
-
-
-def assert_close(actual: FloatArray, expected: FloatArray) -> None:
-    np.testing.assert_allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 class EngineContract:
@@ -42,6 +35,12 @@ class EngineContract:
     The engine's slices must be shorter than 128 tokens.
     """
 
+    tolerance = 2e-5
+    """Most difference of logits and KV that were summed in another order."""
+
+    def assert_close(self, actual: FloatArray, expected: FloatArray) -> None:
+        np.testing.assert_allclose(actual, expected, rtol=self.tolerance, atol=self.tolerance)
+
     def test_steps_equal_a_prefill(self, make_engine: MakeEngine) -> None:
         engine = make_engine()
         tokens = random_tokens(engine, 40)
@@ -50,7 +49,7 @@ class EngineContract:
         steps = [engine.run(tokens[i : i + 1], i)[0] for i in range(40)]
 
         assert whole.shape == (40, engine.vocab_size)
-        assert_close(np.array(steps), whole)
+        self.assert_close(np.array(steps), whole)
 
     def test_slices_equal_one_another(self, make_engine: MakeEngine) -> None:
         engine = make_engine()
@@ -59,7 +58,7 @@ class EngineContract:
         engine.reset()
         parts = [engine.run(tokens[i : i + 37], i, rows=LogitRows.ALL) for i in range(0, 300, 37)]
 
-        assert_close(np.concatenate(parts), whole)
+        self.assert_close(np.concatenate(parts), whole)
 
     def test_rows_choose_what_is_returned(self, make_engine: MakeEngine) -> None:
         engine = make_engine()
@@ -70,7 +69,7 @@ class EngineContract:
         one = engine.run(tokens[-1:], 149, rows=LogitRows.NONE)
 
         assert last.shape == (1, engine.vocab_size)
-        assert_close(last, whole[-1:])
+        self.assert_close(last, whole[-1:])
         assert none.shape == one.shape == (0, engine.vocab_size)
         assert whole.dtype == last.dtype == np.float32
 
@@ -128,7 +127,7 @@ class EngineContract:
         engine.drop(60, 64)
         steps = [engine.run(tokens[i : i + 1], i)[0] for i in range(60, 64)]
 
-        assert_close(np.array(steps), whole)
+        self.assert_close(np.array(steps), whole)
 
     def test_later_positions_are_not_seen(self, make_engine: MakeEngine) -> None:
         """A chunk in the middle is computed again while later ones are resident."""
@@ -141,10 +140,10 @@ class EngineContract:
         again = engine.run(tokens[20:129], 20, rows=LogitRows.ALL)
         step = engine.run(tokens[129:130], 129)
 
-        assert_close(np.concatenate([again, step]), expected[20:])
+        self.assert_close(np.concatenate([again, step]), expected[20:])
         assert engine.resident.covers(0, 250)
         if kv is not None:
-            assert_close(engine.export_kv(0, 250).kv, kv)
+            self.assert_close(engine.export_kv(0, 250).kv, kv)
 
     def test_steps_in_the_middle_leave_later_positions_alone(
         self, make_engine: MakeEngine
@@ -155,7 +154,7 @@ class EngineContract:
         expected = engine.run(tokens[60:61], 60)
         engine.run(tokens[30:31], 30)
 
-        assert_close(engine.run(tokens[60:61], 60), expected)
+        self.assert_close(engine.run(tokens[60:61], 60), expected)
 
     def test_dropped_positions_can_be_computed_again(self, make_engine: MakeEngine) -> None:
         engine = make_engine()
@@ -166,14 +165,14 @@ class EngineContract:
         engine.drop(32, 64)
 
         assert list(engine.resident) == [(0, 32)]
-        assert_close(engine.run(tokens[32:], 32), expected)
+        self.assert_close(engine.run(tokens[32:], 32), expected)
 
     def test_growth_keeps_what_is_resident(self, make_engine: MakeEngine) -> None:
         grown, roomy = make_engine(), make_engine()
         roomy.reserve(1000)
         tokens = random_tokens(grown, 1000)
         for start in range(0, 1000, 100):
-            assert_close(
+            self.assert_close(
                 grown.run(tokens[start : start + 100], start),
                 roomy.run(tokens[start : start + 100], start),
             )
@@ -232,7 +231,7 @@ class EngineContract:
         assert stop < 1000 or list(engine.resident) == [(0, 1000)]
 
         rest = engine.run(tokens[stop:], stop) if stop < 1000 else engine.run(tokens, 0)
-        assert_close(rest, make_engine().run(tokens, 0))
+        self.assert_close(rest, make_engine().run(tokens, 0))
 
     def test_kv_moves_to_another_engine(self, make_engine: MakeEngine) -> None:
         first, second = make_engine(), make_engine()
