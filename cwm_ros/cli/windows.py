@@ -53,7 +53,7 @@ def list_command(options: Options) -> None:
     ]
     headings = ('window', 'tokens', 'turns', 'chunks', 'MiB', 'model', 'problem')
     options.show(
-        {'windows': [asdict(window) for window in windows]},
+        {'windows': [window._asdict() for window in windows]},
         table(headings, rows) if rows else 'no windows',
     )
 

@@ -49,7 +49,7 @@ def finish_deletion(folder: Path, window_id: str) -> None:
 
 def finish_deletions(folder: Path) -> None:
     """Remove what is left of all deleted windows."""
-    for name in files.list_sizes(folder):
+    for name in files.list_names(folder):
         if name.endswith(GONE_SUFFIX):
             finish_deletion(folder, name[: -len(GONE_SUFFIX)])
 

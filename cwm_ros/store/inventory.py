@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple, TYPE_CHECKING
 
 from cwm_ros.store import chunkfile
 from cwm_ros.store.catalog import WindowRecord
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 NO_WINDOW = WindowRecord()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowInfo:
+class WindowInfo(NamedTuple):
     """
     A line of the inventory.
 
@@ -94,16 +92,16 @@ class Inventory:
 
     def update(self, records: Mapping[str, WindowRecord], sizes: Mapping[str, int]) -> None:
         """Let these windows and chunk files be all; what is as before costs next to nothing."""
-        for name in self.sizes.keys() - sizes.keys():
-            self.drop_chunk(name)
-        for name, size in sizes.items():
-            if self.sizes.get(name) != size:
-                self.put_chunk(name, size)
         for window_id in self.records.keys() - records.keys():
             self.drop_window(window_id)
         for window_id, record in records.items():
             if self.records.get(window_id) is not record:
                 self.put_window(window_id, record)
+        for name in self.sizes.keys() - sizes.keys():
+            self.drop_chunk(name)
+        for name, size in sizes.items():
+            if self.sizes.get(name) != size:
+                self.put_chunk(name, size)
 
     def window(self, window_id: str) -> WindowRecord:
         """Return what is known of a window; of one that does not exist, nothing."""

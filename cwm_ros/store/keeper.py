@@ -69,6 +69,7 @@ class ProfileKeeper(ProfileReader):
     def _need_writable(self) -> None:
         if not self._is_writable:
             raise ReadOnlyError(f'{self._folder}: was opened for reading')
+        self._listing.break_once()
 
     def _existing_id(self, name: str) -> str:
         self._need_writable()

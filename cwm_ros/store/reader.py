@@ -31,6 +31,7 @@ from cwm_ros.store.catalog import (
     scan_windows,
 )
 from cwm_ros.store.inventory import Inventory, WindowInfo
+from cwm_ros.store.listing import Listing
 from cwm_ros.store.quarantine import kept
 from cwm_ros.store.quota import Room, StorageReport
 from cwm_ros.store.state import load_state, State
@@ -115,6 +116,7 @@ class ProfileReader:
         self._seal: Seal | None = None
         self._state = State()
         self._inventory = Inventory()
+        self._listing = Listing(self._folder)
         self._info_of: dict[str, WindowInfo] = {}
         self._infos: list[WindowInfo] = []
         self._pins_listed: set[str] = set()
@@ -173,6 +175,9 @@ class ProfileReader:
         """Return the inventory by name; what cannot be read is in it, with the reason."""
         with self._mutex:
             if not self._is_writable:
+                listed = None if self._inventory.records else self._listing.load()
+                if listed is not None:
+                    return listed
                 self._refresh()
             self._renew_infos()
             return list(self._infos)

@@ -170,6 +170,10 @@ class Store(ProfileKeeper):
             save_catalog(path, self._inventory.records, known, self.seal)
             cost = files.bytes_written_by_thread() - before
             self._state.add_written(self._clock(), cost)
+        self._renew_infos()
+        written = self._listing.save(self._infos)
+        if written:
+            self._state.add_written(self._clock(), written)
         if self._state.is_dirty:
             self._save_state()
 

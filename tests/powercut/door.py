@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WATCHED = ('open', 'pwritev', 'ftruncate', 'fsync', 'rename', 'unlink', 'mkdir')
 READING = (
     'close', 'fstat', 'stat', 'lstat', 'preadv', 'pread', 'scandir', 'posix_fadvise', 'statvfs',
-    'getpid', 'strerror',
+    'getpid', 'strerror', 'listdir',
 )  # fmt: skip
 
 
