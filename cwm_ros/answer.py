@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -143,6 +144,8 @@ class Speaker:
         self.text = ''
         self.num_tokens = 0
         self.finish_reason = 'length'
+        self._is_cut = False
+        self._lock = Lock()
 
     def speak(self, cancel: Event | None) -> Iterator[str]:
         """Yield pieces of text until the model stops, the limit is reached or it is cancelled."""
@@ -154,14 +157,34 @@ class Speaker:
         )
         try:
             for token in tokens:
-                self.num_tokens += 1
-                yield self._say(self._decoder.push(token))
+                with self._lock:
+                    if self._is_cut:
+                        self._session.take_back_token()
+                        break
+                    self.num_tokens += 1
+                    piece = self._say(self._decoder.push(token))
+                yield piece
                 check_cancelled(cancel)
         except InterruptedOperation:
             self.finish_reason = 'cancelled'
-        yield self._say(self._decoder.flush())
+        with self._lock:
+            piece = '' if self._is_cut else self._say(self._decoder.flush())
+        yield piece
         if self._session.is_answer_ended:
             self.finish_reason = 'stop'
+        elif self._is_cut:
+            self.finish_reason = 'cancelled'
+
+    def cut(self) -> str:
+        """
+        End the answer with what was said until now, and return that; from any thread.
+
+        An answer of which nothing was said goes on.
+        """
+        with self._lock:
+            said = self.text.strip()
+            self._is_cut = self._is_cut or bool(said)
+            return said
 
     def _say(self, piece: str) -> str:
         """Add a piece; white space around the whole answer belongs to the template."""

@@ -83,6 +83,8 @@ class StorageSettings:
         Most bytes of damaged files that are kept aside, beside the quota [MiB].
     lock_timeout_s
         How long to wait for another writer [s].
+    write_behind
+        Whether chunks are written between turns as they become full.
 
     """
 
@@ -95,6 +97,7 @@ class StorageSettings:
     scrub_mib_per_s: int = 20
     quarantine_mib: int = 16
     lock_timeout_s: float = 2.0
+    write_behind: bool = True
 
     def __post_init__(self) -> None:
         check_range('storage.quota_mib', self.quota_mib, 1, 1 << 30)

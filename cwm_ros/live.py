@@ -5,21 +5,24 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from threading import RLock
 from typing import TYPE_CHECKING
 
+from cwm_ros.deadline import Pace
 from cwm_ros.errors import BusyError, ContextFullError, CwmError
 from cwm_ros.freeze import manifest_of
+from cwm_ros.kv import Role, Turn
 from cwm_ros.segment import begin_segment, head_of, SegmentStarted, turn_lengths
 from cwm_ros.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cwm_ros.answer import Speaker
     from cwm_ros.codec import KernelLoader
     from cwm_ros.config import Settings
-    from cwm_ros.kv import Turn
     from cwm_ros.model import Checkpoint
     from cwm_ros.store import ChunkEntry, Manifest, Store
     from cwm_ros.thaw import Thaw
@@ -38,6 +41,8 @@ class Tools:
         Opened for writing; the model; gives the codec's fastest kernels.
     clock, wall_ms
         Steady clock [s]; wall clock [ms since 1970].
+    pace
+        How long writing took lately.
 
     """
 
@@ -47,11 +52,15 @@ class Tools:
     kernels: KernelLoader
     clock: Callable[[], float]
     wall_ms: Callable[[], int]
+    pace: Pace = field(default_factory=Pace)
 
 
 class LiveWindow:
     """
     An open window; its chunks are held in the store until `close`.
+
+    It belongs to the thread that owns the engine, except for `secure`: turns come and go under a
+    lock, which is never held while something is computed.
 
     Parameters
     ----------
@@ -78,6 +87,8 @@ class LiveWindow:
         Whether an answer is being given.
     is_closed
         Whether it was left.
+    speaker
+        Who gives the answer that is being given.
 
     """
 
@@ -92,6 +103,9 @@ class LiveWindow:
         self.problems: tuple[str, ...] = ()
         self.is_answering = False
         self.is_closed = False
+        self.speaker: Speaker | None = None
+        self._cut: Turn | None = None
+        self._turns_lock = RLock()
         tools.store.hold(name)
 
     def close(self) -> None:
@@ -131,15 +145,16 @@ class LiveWindow:
 
     def add_turns(self, turns: Sequence[Turn]) -> int:
         """Append turns, durable on return; see `Manager.add_turns`."""
-        num_durable, num_tokens = self.session.num_turns, 0
-        try:
-            for turn in turns:
-                if self._add(partial(Session.add_turn, turn=turn)) is not None:
-                    num_durable = self.session.num_turns
-                num_tokens += turn_lengths(self.session)[-1]
-        finally:
-            self.commit(or_keep=num_durable)
-        return num_tokens
+        with self._turns_lock:
+            num_durable, num_tokens = self.session.num_turns, 0
+            try:
+                for turn in turns:
+                    if self._add(partial(Session.add_turn, turn=turn)) is not None:
+                        num_durable = self.session.num_turns
+                    num_tokens += self.session.last_turn_tokens
+            finally:
+                self.commit(or_keep=num_durable)
+            return num_tokens
 
     def add_prompt(self, text: str, answer_tokens: int) -> SegmentStarted | None:
         """
@@ -156,14 +171,37 @@ class LiveWindow:
             It cannot be made durable; nothing has changed.
 
         """
-        num_turns, now_ms = self.session.num_turns, self.tools.wall_ms()
-        add = partial(Session.add_prompt, text=text, time_ms=now_ms)
-        try:
-            started = self._add(partial(add, answer_tokens=answer_tokens))
-        except ContextFullError:
-            started = self._add(add)
-        self.commit(or_keep=num_turns)
-        return started
+        add = partial(Session.add_prompt, text=text, time_ms=self.tools.wall_ms())
+        with self._turns_lock:
+            num_turns = self.session.num_turns
+            try:
+                started = self._add(partial(add, answer_tokens=answer_tokens))
+            except ContextFullError:
+                started = self._add(add)
+            self.commit(or_keep=num_turns)
+            return started
+
+    def end_answer(self, session: Session) -> Turn:
+        """Append what the `speaker` said, durable on return unless the window was left."""
+        with self._turns_lock:
+            speaker, self.speaker = self.speaker, None
+            cut, self._cut = self._cut, None
+            assert speaker is not None
+            time_ms = cut.time_ms if cut else self.tools.wall_ms()
+            said = session.end_answer(speaker.text.strip(), time_ms)
+            if not self.is_closed:
+                self.commit(or_keep=session.num_turns)
+            return said
+
+    def secure(self) -> int:
+        """Make durable all that was said, from any thread; see `Manager.secure_turns`."""
+        with self._turns_lock:
+            self.commit(or_keep=self.session.num_turns)
+            if self.speaker is not None and self._cut is None and (said := self.speaker.cut()):
+                cut = Turn(role=Role.ASSISTANT, text=said, time_ms=self.tools.wall_ms())
+                self.tools.store.commit_turns(self.name, [cut])
+                self._cut = cut
+            return self.tools.store.commit_turns(self.name, [])
 
     def _add(self, add: Callable[[Session], object]) -> SegmentStarted | None:
         """Append to the session, or to one of a new segment when its context is full."""
@@ -227,7 +265,7 @@ class LiveWindow:
             tokens=fresh.turn_stops[fresh.head + carried - 1] if fresh.head + carried else 0,
         )
         try:
-            store.commit_window(
+            self.manifest = store.commit_window(
                 manifest_of(fresh, self.name, self.tools.settings.codec, tags=self.tags)
             )
         except CwmError as exc:

@@ -27,7 +27,7 @@ from cwm_ros.proof import ChunkProof, Evidence, unpack_samples
 from cwm_ros.rates import RateBook
 from cwm_ros.reopen import restore_session
 from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks
-from cwm_ros.save import save
+from cwm_ros.save import save, write_behind
 from cwm_ros.session import Session
 from cwm_ros.store import Store
 from cwm_ros.talk import catch_up, say
@@ -241,9 +241,10 @@ class Manager:
             self.checkpoint.stop_ids,
             carry_over=self.settings.assistant.carry_over,
         )
-        session, entries = restored.session, restored.entries
-        if window.manifest is None:
-            window, entries = find_chunks(self.store, window, session, self.settings.codec)
+        session = restored.session
+        window, entries = find_chunks(
+            self.store, window, session, restored.entries, self.settings.codec
+        )
         num_tokens = session.num_tokens
         for turn in window.turns[session.num_turns :]:
             session.add_turn(turn)
@@ -408,9 +409,36 @@ class Manager:
         if self._live is not None:
             self._live.check_idle()
 
-    def freeze(self, *, is_final: bool = True) -> Iterator[FreezeProgress]:
+    def secure_turns(self) -> int:
         """
-        Write the window; the last value says that it is committed.
+        Make durable all that was said until now; from any thread, whatever the engine does.
+
+        An answer that is being given ends with what was said of it. This takes milliseconds,
+        and is what comes first when the power may go.
+
+        Returns
+        -------
+        int
+            Number of turns of the open window that are durable; 0 without one.
+
+        Raises
+        ------
+        StorageError
+            They cannot be made durable; what was before is.
+
+        """
+        live = self._live
+        return live.secure() if live else 0
+
+    def freeze(
+        self, *, is_final: bool = True, deadline_s: float | None = None
+    ) -> Iterator[FreezeProgress]:
+        """
+        Write the window, the most valuable first; the last value says what is safe.
+
+        Turns come first, then the chunks that make the window usable, then the others, the newest
+        first, then the tokens behind the last full chunk. At any instant what is on the disk is
+        in order, and what was written until then counts.
 
         While the thaw is not complete, only what is sound is written; what was on disk stays.
 
@@ -419,11 +447,32 @@ class Manager:
         is_final
             Whether the power may go next: then all is written, whatever the daily budget.
             Otherwise only full chunks are, and only turns when the budget is spent.
+        deadline_s
+            When it must be over, from now [s]; None for no deadline. What would take longer, by
+            how long it took before, is left out. A deadline in the past saves the turns only.
 
         Raises
         ------
         QuotaError
-            There is no room for a chunk; the window is as it was committed before.
+            There is no room for a chunk; what was there before is, and what was written counts.
 
         """
-        yield from save(self._idle(), is_final=is_final)
+        yield from save(self._idle(), is_final=is_final, deadline_s=deadline_s)
+
+    def idle(self, cancel: Event | None = None) -> Iterator[int | FreezeProgress]:
+        """
+        Do what is best done between turns: `catch_up`, then write chunks that became full.
+
+        So that at the end only the tail is left to write. `storage.write_behind` turns the
+        writing off; the daily budget bounds it.
+
+        Raises
+        ------
+        InterruptedOperation
+            ``cancel`` was set; what was done until then stays.
+
+        """
+        live = self._idle()
+        yield from catch_up(live, cancel)
+        if self.settings.storage.write_behind:
+            yield from write_behind(live)

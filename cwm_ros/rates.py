@@ -319,7 +319,7 @@ class LoadMeter:
             busy_s, num_bytes = self._busy_s, self._num_bytes
             if self._num_active:
                 busy_s += self._clock() - self._since
-        if not rates.can_load:
+        if not rates.can_load or not trust_bytes + num_bytes:
             return rates
         known_s = trust_bytes * rates.load_s_per_byte
         return replace(rates, load_s_per_byte=(known_s + busy_s) / (trust_bytes + num_bytes))

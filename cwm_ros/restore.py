@@ -36,15 +36,38 @@ if TYPE_CHECKING:
 
 
 def find_chunks(
-    store: Store, window: Window, session: Session, settings: CodecSettings
+    store: Store,
+    window: Window,
+    session: Session,
+    entries: Sequence[ChunkEntry],
+    settings: CodecSettings,
 ) -> tuple[Window, tuple[ChunkEntry, ...]]:
-    """Look for chunks of a window whose manifest is lost, by the tokens that its turns became."""
-    engine, tokens = session.engine, session.tokens
-    ids = store.chunk_ids(engine.identity, tokens, settings.chunk_tokens)
-    found = (store.find_chunk(chunk_id, settings.kind) for chunk_id in ids)
-    entries = tuple(entry for entry in found if entry is not None)
-    manifest = manifest_of(session, window.name, settings, chunks=entries)
-    return replace(window, manifest=manifest), entries
+    """
+    Look for chunks that no manifest names, by the tokens that they are of.
+
+    The manifest may be lost, or the power may have gone between writing a chunk and the
+    manifest that would name it.
+
+    Returns
+    -------
+    Window, tuple of ChunkEntry
+        The window with a manifest, and all chunks that are there for the session, in order.
+
+    """
+    engine, manifest = session.engine, window.manifest
+    if manifest is None:
+        manifest = manifest_of(session, window.name, settings)
+    elif manifest.identity.model != engine.identity.model or manifest.spec != engine.spec:
+        return window, tuple(entries)
+    size = manifest.chunk_tokens
+    found = {entry.start: entry for entry in entries}
+    for index, chunk_id in enumerate(store.chunk_ids(engine.identity, session.tokens, size)):
+        if index * size not in found:
+            entry = store.find_chunk(chunk_id, manifest.codec)
+            if entry is not None:
+                found[entry.start] = entry
+    chunks = tuple(found[start] for start in sorted(found))
+    return replace(window, manifest=replace(manifest, chunks=chunks)), chunks
 
 
 def begin_thaw(

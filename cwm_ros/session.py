@@ -137,6 +137,16 @@ class Session:
         """Number of turns of the window, those that earlier segments hold included."""
         return self.first_turn + len(self.turns) - self.head
 
+    @property
+    def last_turn_start(self) -> int:
+        """Position where the last turn begins."""
+        return self.turn_stops[-2] if len(self.turn_stops) > 1 else 0
+
+    @property
+    def last_turn_tokens(self) -> int:
+        """Length of the last turn."""
+        return self.turn_stops[-1] - self.last_turn_start
+
     def turns_from(self, number: int) -> list[Turn]:
         """Return the turns from a number of the window on, which is not before this segment."""
         return self.turns[self.head + number - self.first_turn :]
@@ -199,8 +209,7 @@ class Session:
         """
         tokens = self._chat.render_suffix(self.turns, [turn], add_generation_prompt=False)
         self._append(tokens)
-        self.turns.append(turn)
-        self.turn_stops.append(self.num_tokens)
+        self._end_turn(turn)
         return len(tokens)
 
     def take_back(self, num_turns: int) -> None:
@@ -285,6 +294,11 @@ class Session:
                 return
             yield token
 
+    def take_back_token(self) -> None:
+        """Forget the last token of an answer, which is not computed yet."""
+        assert self._frontier < self.num_tokens
+        self._tokens = self._tokens[:-1]
+
     @property
     def is_answer_ended(self) -> bool:
         """Whether the last token is one that ends an answer."""
@@ -297,8 +311,7 @@ class Session:
             # The model may stop with another token than the template; it is not computed yet.
             self._tokens = self._tokens[:-1]
         self._append(self._closing)
-        self.turns.append(turn)
-        self.turn_stops.append(self.num_tokens)
+        self._end_turn(turn)
         return turn
 
     def compute(
@@ -340,6 +353,15 @@ class Session:
                 right = min(left + REPAIR_SLICE, stop)
                 self.compute(left, right, LogitRows.NONE, cancel)
                 yield right - left
+
+    def _end_turn(self, turn: Turn) -> None:
+        """Note a turn that ends here: with its position, or not at all."""
+        try:
+            self.turns.append(turn)
+            self.turn_stops.append(self.num_tokens)
+        except BaseException:
+            del self.turns[len(self.turn_stops) :]
+            raise
 
     def _check_room(self, num_tokens: int, *, spare: int) -> None:
         if num_tokens > self.engine.capacity - self.num_tokens - spare:

@@ -35,7 +35,7 @@ def say(
         if started is not None:
             yield started
         session = live.session
-        start = session.turn_stops[-2] if len(session.turns) > 1 else 0
+        start = session.last_turn_start
         yield from _wait(live, request, cancel)
         session.begin_answer(request.max_tokens)
         yield from _answer(live, request, session.num_tokens - start, began, cancel)
@@ -59,6 +59,7 @@ def _answer(
     tools, session, fidelity = live.tools, live.session, live.session.fidelity
     speaker = Speaker(session, IncrementalDecoder(tools.checkpoint.tokenizer), request)
     first_token_s = 0.0
+    live.speaker = speaker
     try:
         for piece in speaker.speak(cancel):
             first_token_s = first_token_s or tools.clock() - began
@@ -66,9 +67,7 @@ def _answer(
             if live.thaw is not None and live.thaw.advance(wait=False):
                 yield live.thaw.progress()
     finally:
-        said = session.end_answer(speaker.text.strip(), tools.wall_ms())
-        if not live.is_closed:  # else the window was left in the middle of it
-            live.commit(or_keep=session.num_turns)
+        said = live.end_answer(session)
     yield Answer(
         text=said.text,
         finish_reason=speaker.finish_reason,

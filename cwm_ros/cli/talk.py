@@ -233,5 +233,7 @@ def _answer(manager: Manager, line: str) -> None:
                 click.echo(f'({event})', err=True)
             elif isinstance(event, Answer):
                 click.echo(f'  [{event.fidelity}]' if event.is_provisional else '')
+        for _ in manager.idle():
+            pass
     except KeyboardInterrupt:
         click.echo(' ...')

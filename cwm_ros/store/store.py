@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, ExitStack
 from dataclasses import replace
+import threading
 from typing import TYPE_CHECKING
 
 from cwm_ros.config_privacy import PrivacySettings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from cwm_ros.config import StorageSettings
     from cwm_ros.kv import ChunkId, TokenArray, Turn
     from cwm_ros.store.chunkfile import ChunkHeader
+    from cwm_ros.store.files import Buffer
     from cwm_ros.store.manifest import Manifest
 
 
@@ -48,7 +50,7 @@ class Store(ProfileKeeper):
     The windows of one profile; use `Store.open`.
 
     Reading methods may be called from any thread at any time. Writing methods exclude each
-    other, so that turns can be committed while another thread writes chunks.
+    other, but for the bytes of a chunk: turns are committed while another thread writes one.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Store(ProfileKeeper):
         # What a killed writer left may be in the page cache only: the first commit syncs it.
         self._has_unsynced_names = True
         self._synced_logs: set[str] = set()
+        self._chunk_mutex = threading.Lock()
 
     @classmethod
     @contextmanager
@@ -266,29 +269,46 @@ class Store(ProfileKeeper):
         self._need_writable()
         payload = memoryview(payload).cast('B')
         prefix = chunkfile.pack_prefix(header, tokens, payload)
-        num_bytes = len(prefix) + len(payload) + self.seal.chunk_overhead
-        with self._mutex:
-            name = header.file_name
-            entry = self.find_chunk(header.id, header.codec)
-            if entry is None:
+        file_bytes = len(prefix) + len(payload)
+        num_bytes = file_bytes + self.seal.chunk_overhead
+        name = header.file_name
+        with self._chunk_mutex:
+            with self._mutex:
+                entry = self.find_chunk(header.id, header.codec)
+                if entry is not None:
+                    self._inventory.put_chunk(name, entry.file_bytes + self.seal.chunk_overhead)
+                    return replace(entry, priority=priority)
                 if files.exists(self._chunks / name):
                     self._discard(name)
                 self._reserve(num_bytes, for_chunks=True)
+                # From here on it counts as there, so that nobody else takes its room.
+                self._inventory.put_chunk(name, num_bytes)
+                self._fresh.add(name)
                 self._has_unsynced_names = True
-                buffers = self.seal.wrap_chunk(header.id.hex(), prefix, payload)
-                files.write_file(self._chunks / name, buffers, sync_parent=False)
-                self._state.add_written(self._clock(), num_bytes)
-                entry = ChunkEntry(
-                    id=header.id,
-                    start=header.start,
-                    stop=header.stop,
-                    codec=header.codec,
-                    payload_bytes=len(payload),
-                    file_bytes=len(prefix) + len(payload),
-                )
-            self._inventory.put_chunk(name, entry.file_bytes + self.seal.chunk_overhead)
-            self._fresh.add(name)
-            return replace(entry, priority=priority)
+            buffers = self.seal.wrap_chunk(header.id.hex(), prefix, payload)
+            self._write_chunk_file(name, buffers, num_bytes)
+        return ChunkEntry(
+            id=header.id,
+            start=header.start,
+            stop=header.stop,
+            codec=header.codec,
+            payload_bytes=len(payload),
+            file_bytes=file_bytes,
+            priority=priority,
+        )
+
+    def _write_chunk_file(self, name: str, buffers: Sequence[Buffer], num_bytes: int) -> None:
+        """Write while others may commit turns: a slow drive must not make them wait."""
+        try:
+            files.write_file(self._chunks / name, buffers, sync_parent=False)
+        except BaseException:
+            with self._mutex:
+                self._inventory.drop_chunk(name)
+                self._fresh.discard(name)
+            raise
+        with self._mutex:
+            self._has_unsynced_names = True  # a commit in between may have seen another folder
+            self._state.add_written(self._clock(), num_bytes)
 
     def find_chunk(self, chunk_id: ChunkId, codec: str) -> ChunkEntry | None:
         """Return the table row of a chunk on the disk, which then stays until the next commit."""
