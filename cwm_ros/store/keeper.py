@@ -177,13 +177,13 @@ class ProfileKeeper(ProfileReader):
         `take_evictions` names them. Those that are open, or pinned, stay.
         """
         with self._mutex:
-            self._need_writable()
             days = self._privacy.retention_days
             records = self._inventory.records
             expired = expired_windows(records, self._state, self._clock(), days)
             chosen = [w for w in expired if not self._order.is_protected(w)]
-            self._remove_windows(chosen, is_expired=True)
             if chosen:
+                self._need_writable()
+                self._remove_windows(chosen, is_expired=True)
                 _log.warning('deleted windows=%d unused for more than days=%d', len(chosen), days)
                 self._save_state()
             return len(chosen)

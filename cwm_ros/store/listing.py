@@ -19,13 +19,17 @@ from cwm_ros.errors import CwmError
 from cwm_ros.store import files, layout
 from cwm_ros.store.inventory import WindowInfo
 from cwm_ros.store.layout import Section
+from cwm_ros.store.seal import FileKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from cwm_ros.store.seal import Seal
+
 LISTING_MAGIC = b'\x93CWMLST\n'
 LISTING_NAME = 'listing'
+LISTING_ID = '0' * 2 * layout.ID_BYTES
 LISTING_VERSION = 1
 MAX_LISTING_BYTES = 1 << 28
 _STAMPED = ('windows', 'chunks')
@@ -49,11 +53,12 @@ class Listing:
         self._path = folder / LISTING_NAME
         self._is_broken = False
 
-    def load(self) -> list[WindowInfo] | None:
+    def load(self, seal: Seal) -> list[WindowInfo] | None:
         """Return the inventory by name; None when it is not known to be as it was."""
         try:
             data = files.read_file(self._path, limit_bytes=MAX_LISTING_BYTES)
-            (section,) = layout.unpack_frame(self._path, data, LISTING_MAGIC)
+            frame = seal.unwrap(self._path, FileKind.LISTING, LISTING_ID, data)
+            (section,) = layout.unpack_frame(self._path, frame, LISTING_MAGIC)
             values = json.loads(bytes(section.data))
             if (values['version'], values['stamps']) != (LISTING_VERSION, self._stamps()):
                 return None
@@ -72,7 +77,7 @@ class Listing:
             files.sync_folder(self._folder)
         self._is_broken = True
 
-    def save(self, infos: Sequence[WindowInfo]) -> int:
+    def save(self, infos: Sequence[WindowInfo], seal: Seal) -> int:
         """Store the inventory if anything has changed; return the bytes written."""
         if not self._is_broken and files.exists(self._path):
             return 0
@@ -84,7 +89,7 @@ class Listing:
         data = json.dumps(values, separators=(',', ':')).encode()
         frame = layout.pack_frame(LISTING_MAGIC, [Section(kind=b'JSON', data=data)])
         try:
-            return files.write_file(self._path, [frame])
+            return files.write_file(self._path, [seal.wrap(FileKind.LISTING, LISTING_ID, frame)])
         except CwmError as exc:
             _log.warning('path=%s problem=%s the inventory is not stored', self._path, exc)
             return 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cwm_ros.config_privacy import PrivacySettings
 
 _PARTS = ('windows', 'chunks', 'quarantine')
-_DATABASES = ('catalog.sqlite', 'state.sqlite')
+_DATABASES = ('catalog.sqlite', 'listing', 'state.sqlite')
 
 _log = logging.getLogger(__name__)
 

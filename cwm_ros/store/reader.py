@@ -175,7 +175,8 @@ class ProfileReader:
         """Return the inventory by name; what cannot be read is in it, with the reason."""
         with self._mutex:
             if not self._is_writable:
-                listed = None if self._inventory.records else self._listing.load()
+                is_new = self._seal is not None and not self._inventory.records
+                listed = self._listing.load(self.seal) if is_new else None
                 if listed is not None:
                     return listed
                 self._refresh()

@@ -30,6 +30,7 @@ class FileKind(IntEnum):
     CHUNK = 3
     CATALOG_ROW = 4
     STATE_ROW = 5
+    LISTING = 6
 
 
 class Seal:

@@ -174,7 +174,7 @@ class Store(ProfileKeeper):
             cost = files.bytes_written_by_thread() - before
             self._state.add_written(self._clock(), cost)
         self._renew_infos()
-        written = self._listing.save(self._infos)
+        written = self._listing.save(self._infos, self.seal)
         if written:
             self._state.add_written(self._clock(), written)
         if self._state.is_dirty:
