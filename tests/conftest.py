@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 import shutil
 from typing import TYPE_CHECKING
@@ -27,9 +28,11 @@ from cwm_ros.config import (
     StorageSettings,
     ThawSettings,
 )
+from cwm_ros.engine import open_engine
 from cwm_ros.manager import Manager
-from cwm_ros.model import Checkpoint
+from cwm_ros.model import build_graph, Checkpoint, find_model
 from tests.fakes import HashEngine, HashFirstLayer, NumpyKernels
+from tests.soak import Oracle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,3 +153,30 @@ def strict_template(tmp_path: Path) -> str:
     )
     path.write_text(check + path.read_text(encoding='utf-8'), encoding='utf-8')
     return str(folder)
+
+
+@pytest.fixture
+def one_engine(model_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Oracle]:
+    """Let all managers of a test use one engine, reset; return an oracle with others."""
+    checkpoint = lru_cache(Checkpoint)
+    settings = EngineSettings(threads=1, cache_dir=str(model_cache))
+
+    def open_reference() -> Engine:
+        model = checkpoint(find_model('reference'), model_cache)
+        return open_engine(
+            lambda formulation: build_graph(model, formulation, model_cache),
+            model.kv_spec,
+            model.identity,
+            settings,
+        )
+
+    engine = open_reference()
+    close = engine.close
+    monkeypatch.setattr(engine, 'close', engine.reset)
+    monkeypatch.setattr(manager_module, 'open_engine', lambda *_: engine)
+    monkeypatch.setattr(manager_module, 'Checkpoint', checkpoint)
+    monkeypatch.setattr(manager_module, 'KernelLoader', NumpyKernels)
+    oracle = Oracle(open_reference)
+    yield oracle
+    oracle.close()
+    close()
