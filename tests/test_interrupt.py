@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 import shutil
 import threading
 import time
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from cwm_ros.thaw import Thaw
 
 HOME, TRIP = NAMES
-NUM_TURNS = 30
+NUM_TURNS = 54
 PROBE_TOKENS = 16
 """More than the check at the end of a restore computes."""
-THREADS = 2
+THREADS = 1
 """Twice as many load."""
 
 
@@ -57,7 +58,8 @@ def frozen(one_engine: Oracle, template: Path, tmp_path: Path, model_cache: Path
 
 @pytest.fixture
 def settings(tmp_path: Path, model_cache: Path) -> Settings:
-    return soak_settings(tmp_path / 'store', model_cache, 'raw')
+    given = soak_settings(tmp_path / 'store', model_cache, 'raw')
+    return replace(given, thaw=replace(given.thaw, io_threads=THREADS))
 
 
 def fact(index: int, name: str) -> Turn:
@@ -160,6 +162,7 @@ def test_a_window_opened_again_reads_only_what_is_not_there(
     with Manager(settings) as manager:
         first = manager.open_window(TRIP)
         advance(first, 3)
+        first.settle()
         if is_left:
             manager.leave()
         with reading(manager) as read:
