@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from cwm_ros.plan import ThawStep
     from cwm_ros.rates import Rates
 
+HEDGE = 1.1
+"""How much sooner a lane must be: what is estimated is not known."""
+
 
 class Balance:
     """
@@ -83,9 +86,18 @@ class Balance:
         return len(self._left) + len(self._urgent_loads) + len(self._urgent)
 
     @property
-    def has_loads(self) -> bool:
-        """Whether anything is left that can be loaded."""
-        return bool(self._left or self._urgent_loads)
+    def has_urgent(self) -> bool:
+        """Whether a usable part is left to be computed."""
+        return bool(self._urgent)
+
+    @property
+    def next_load(self) -> ThawStep | None:
+        """The chunk that is to be loaded next, if it is to be loaded."""
+        if self._urgent_loads:
+            return self._urgent_loads[0]
+        while self._order and self._order[0] not in self._left:
+            self._order.popleft()
+        return self._left[self._order[0]] if self._order else None
 
     def reorder(self, steps: Sequence[ThawStep]) -> None:
         """Load what is left in the order in which it stands in ``steps``."""
@@ -117,7 +129,7 @@ class Balance:
         Parameters
         ----------
         loading
-            First positions of the chunks that are being loaded.
+            First positions of the usable parts that are being loaded.
 
         """
         if not self._urgent:
@@ -140,16 +152,16 @@ class Balance:
         """
         if self._urgent_loads:
             return self._urgent_loads.popleft()
-        step, rates = self._next_load(), self._rates()
+        step, rates = self.next_load, self._rates()
         if step is not None and rates.is_known:
             loaded_s = loading_s + rates.load_s(_file_bytes(step))
-            if loaded_s > computing_s + rates.compute_s(self._tokens, self._reach):
+            if loaded_s * HEDGE > computing_s + rates.compute_s(self._tokens, self._reach):
                 return None
         return step and self._take(step.start)
 
     def force_load(self) -> ThawStep | None:
         """Return the next chunk to load, whatever the rates say."""
-        step = self._next_load()
+        step = self.next_load
         return step and self._take(step.start)
 
     def take_compute(self, start: int | None, loading_s: float) -> ThawStep | None:
@@ -174,14 +186,10 @@ class Balance:
         load_s = rates.load_s(_file_bytes(step))
         # Loading loses processor time, and stands still when nobody takes what it has loaded.
         lost_s = max(cost_s * rates.load_loss, cost_s - self._ahead * load_s)
-        if cost_s >= loading_s + rates.load_s(self._bytes) or lost_s >= load_s:
+        left_s = loading_s + rates.load_s(self._bytes)
+        if cost_s * HEDGE >= left_s or lost_s * HEDGE >= load_s:
             return None
         return self._take(self._front[0])
-
-    def _next_load(self) -> ThawStep | None:
-        while self._order and self._order[0] not in self._left:
-            self._order.popleft()
-        return self._left[self._order[0]] if self._order else None
 
     def _add(self, step: ThawStep) -> None:
         self._left[step.start] = step

@@ -42,10 +42,14 @@ MIN_PREFILL_TOKENS = 96
 """Fewer tokens are bound by reading the weights."""
 USUAL_BALANCE = 4096
 """Positions at which attention costs as much as all else, until a board has told [tokens]."""
-BALANCE_TRUST = 0.1
+BALANCE_TRUST = 0.02
+"""Weight of that against a sample."""
 MAX_SECONDS, MAX_COUNT = 1e5, 1 << 50
 LOST_TO_COMPUTE = 0.5
 """What loading loses of its processor time to an engine on the same cores."""
+
+SURPRISES = (RecursionError, OverflowError)
+"""For thousands of brackets, and for integers that no float holds."""
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,8 @@ class Rates:
     ----------
     load_s_per_byte
         Reading, checking and decoding chunks, all threads together [s/byte of chunk file].
+    decode_s_per_byte
+        Processor time of that, which follows the reading of the last chunk [s/byte].
     token_s, reach_s
         Computing one token [s], and what each position that it attends to adds [s]: a token
         costs ``token_s + reach * reach_s``. Masked positions of the cache count.
@@ -73,6 +79,7 @@ class Rates:
     """
 
     load_s_per_byte: float = 0.0
+    decode_s_per_byte: float = 0.0
     token_s: float = 0.0
     reach_s: float = 0.0
     load_loss: float = 0.0
@@ -96,6 +103,10 @@ class Rates:
     def load_s(self, file_bytes: int) -> float:
         """Return how long so many bytes of chunk files take [s]."""
         return file_bytes * self.load_s_per_byte
+
+    def decode_s(self, file_bytes: int) -> float:
+        """Return the processor time of so many bytes of chunk files [s]."""
+        return file_bytes * self.decode_s_per_byte
 
     def compute_s(self, num_tokens: int, reach: int) -> float:
         """Return how long tokens take when each attends to ``reach`` positions [s]."""
@@ -141,6 +152,7 @@ class RateBook:
             share = min(0.5, busy_cores / self._cores) if self._cores else 0.0
             self._rates = Rates(
                 load_s_per_byte=load_s_per_byte,
+                decode_s_per_byte=load_s_per_byte * busy_cores,
                 token_s=token_s,
                 reach_s=reach_s,
                 load_loss=loss,
@@ -174,12 +186,14 @@ class RateBook:
         self._rates, self._is_dirty = None, True
 
     @contextmanager
-    def computing(self, engine: Engine, num_tokens: int) -> Iterator[None]:
+    def computing(
+        self, engine: Engine, num_tokens: int, clock: Callable[[], float] = time.perf_counter
+    ) -> Iterator[None]:
         """Time a prefill; one that fails, or makes the cache grow, is not counted."""
-        reach, began = engine.reach, time.perf_counter()
+        reach, began = engine.reach, clock()
         yield
         if engine.reach == reach:
-            self.add_prefill(num_tokens, reach, time.perf_counter() - began)
+            self.add_prefill(num_tokens, reach, clock() - began)
 
     def save(self) -> None:
         """Write the samples if there are new ones; a disk that refuses only costs the learning."""
@@ -239,7 +253,7 @@ def _read(path: Path) -> tuple[list[Sample], list[Sample]]:
         return loads, [_sample(entry) for entry in values['prefills'][:MAX_PREFILLS]]
     except FileNotFoundError:
         return [], []
-    except (CwmError, OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+    except (CwmError, OSError, ValueError, LookupError, TypeError, *SURPRISES) as exc:
         log.info('rates are learned anew: %s: %s', path, exc)
         return [], []
 
@@ -280,6 +294,8 @@ class LoadMeter:
         self._cpu_s = 0.0
         self._num_bytes = 0
         self._num_chunks = 0
+        self._active_bytes = 0
+        self._seen = 0.0, 0.0
 
     @contextmanager
     def loading(self, num_bytes: int) -> Iterator[None]:
@@ -288,6 +304,7 @@ class LoadMeter:
             if not self._num_active:
                 self._since = self._clock()
             self._num_active += 1
+            self._active_bytes += num_bytes
         cpu_began = time.thread_time()
         loaded = 0
         try:
@@ -297,11 +314,16 @@ class LoadMeter:
             cpu_s = time.thread_time() - cpu_began
             with self._mutex:
                 self._num_active -= 1
+                self._active_bytes -= num_bytes
                 self._num_chunks += loaded
                 self._num_bytes += loaded * num_bytes
                 self._cpu_s += cpu_s
+                now = self._clock()
+                # What is on its way has come half of it, on the average.
+                on_its_way = self._active_bytes / 2
+                self._seen = self._busy_s + now - self._since, self._num_bytes + on_its_way
                 if not self._num_active:
-                    self._busy_s += self._clock() - self._since
+                    self._busy_s += now - self._since
 
     def live(self, rates: Rates, *, trust_bytes: int) -> Rates:
         """
@@ -315,10 +337,7 @@ class LoadMeter:
             After so many bytes the two count alike.
 
         """
-        with self._mutex:
-            busy_s, num_bytes = self._busy_s, self._num_bytes
-            if self._num_active:
-                busy_s += self._clock() - self._since
+        busy_s, num_bytes = self._seen
         if not rates.can_load or not trust_bytes + num_bytes:
             return rates
         known_s = trust_bytes * rates.load_s_per_byte

@@ -156,8 +156,11 @@ def _split_usable(steps: Sequence[ThawStep], rates: Rates, reach: int) -> list[T
 
     def cost_s(count: int) -> float:
         computed = [s for n, s in enumerate(usable) if n < count or s.entry is None]
-        loaded_s = sum(_load_s(s, rates) for s in usable[count:])
-        computed_s = sum(_compute_s(s, rates, reach) for s in computed)
+        loads = [s.entry.file_bytes for s in usable[count:] if s.entry]
+        loaded_s = rates.load_s(sum(loads)) + rates.decode_s(max(loads, default=0))
+        # Until something is loaded the cache grows as it is needed.
+        reaches = [min(reach, s.stop) if count == len(usable) else reach for s in computed]
+        computed_s = sum(_compute_s(s, rates, r) for s, r in zip(computed, reaches, strict=True))
         again = [s for s in usable[gap:count] if s.entry] if gap is not None else []
         repair_s = sum(_compute_s(s, rates, reach) for s in again)
         if not loaded_s:

@@ -20,6 +20,7 @@ import numpy as np
 from cwm_ros.balance import Balance
 from cwm_ros.config import LOSSLESS_CODEC
 from cwm_ros.engine import LogitRows
+from cwm_ros.engine.cache import slots_for
 from cwm_ros.errors import (
     FormatError,
     FormatTooNewError,
@@ -27,7 +28,7 @@ from cwm_ros.errors import (
     NotFoundError,
     StorageError,
 )
-from cwm_ros.plan import prioritize, Way
+from cwm_ros.plan import prioritize
 from cwm_ros.rates import LoadMeter, RateBook, UNKNOWN
 from cwm_ros.readahead import check_cancelled, ReadAhead
 from cwm_ros.relevance import relevance
@@ -51,8 +52,11 @@ if TYPE_CHECKING:
 
     LoadChunk = Callable[[ThawStep], None]
 
-TRUSTED_CHUNKS = 2
+TRUSTED_CHUNKS = 4
 """After so many chunks a thaw's own rate of loading counts as much as what was known before."""
+
+SLOW_LOAD_S = 0.015
+"""From here on a drive is not kept busier than with what is waited for [s]."""
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +132,8 @@ class Thaw:
         'auto' also computes chunks that could be loaded, where that is sooner.
     probe
         Tells at the end whether the restore had its effect.
+    meter, make_ahead
+        Time the loads, and do them, when the time is not the clock on the wall.
 
     Attributes
     ----------
@@ -149,6 +155,8 @@ class Thaw:
         book: RateBook | None = None,
         strategy: str = LOAD,
         probe: EndProbe | None = None,
+        meter: LoadMeter | None = None,
+        make_ahead: Callable[[LoadChunk, int], ReadAhead] = ReadAhead,
     ) -> None:
         self.session = session
         self.steps = tuple(steps)
@@ -167,14 +175,15 @@ class Thaw:
         sizes = (step.entry.file_bytes for step in steps if step.entry)
         self._trust_bytes = TRUSTED_CHUNKS * max(sizes, default=0)
         self._is_mixed = strategy == AUTO
-        self._meter = LoadMeter(clock)
-        work = list(self._find_work())
-        if any(step.way is Way.LOAD for step in work):
-            session.engine.reserve(session.num_tokens)
+        self._meter = meter or LoadMeter(clock)
         max_in_flight = 2 * num_threads
-        reach = session.engine.reach
-        self._work = Balance(work, self._rates, reach=reach, ahead=max_in_flight)
-        self._ahead = ReadAhead(self._load_timed, max_in_flight)
+        self._work = Balance(
+            self._find_work(),
+            self._rates,
+            reach=slots_for(session.num_tokens),
+            ahead=max_in_flight,
+        )
+        self._ahead = make_ahead(self._load_timed, max_in_flight)
         self._send(is_engine_free=True)
 
     def __enter__(self) -> Self:
@@ -304,7 +313,7 @@ class Thaw:
         if not wait:
             return False
         if self._ahead.is_empty and (step := self._work.force_load()):
-            self._ahead.send(step)
+            self._send_one(step)
         if not self._ahead.is_empty:
             self._take_arrival(is_engine_free=True)
             return True
@@ -317,7 +326,7 @@ class Thaw:
         A usable part that is not to be loaded; or, when nobody waits for what is being loaded,
         the chunk at which all before it is sound, if it is not stored or will sooner be computed.
         """
-        step = self._work.take_urgent(self._ahead.starts)
+        step = self._work.take_urgent(self._usable & self._ahead.starts)
         if step is not None or not is_idle:
             return step
         if not self._ahead.is_empty and not self._has_wanted():
@@ -389,10 +398,24 @@ class Thaw:
         """Keep the threads busy with what will not sooner be computed."""
         engine_s = 0.0 if is_engine_free else math.inf
         while not self._ahead.is_full:
+            if self._must_let_pass(self._work.next_load):
+                return
             step = self._work.take_load(self._loading_s(), engine_s)
             if step is None:
                 return
-            self._ahead.send(step)
+            self._send_one(step)
+
+    def _send_one(self, step: ThawStep) -> None:
+        # The cache must not grow while threads write into it; before, what it is spared is time.
+        self.session.engine.reserve(self.session.num_tokens)
+        self._ahead.send(step)
+
+    def _must_let_pass(self, step: ThawStep | None) -> bool:
+        """Say whether a step would take bandwidth or cores from what is waited for."""
+        if step is None or step.start in self._wanted:
+            return False
+        is_slow = self._loading_s() > SLOW_LOAD_S
+        return self._work.has_urgent or (is_slow and bool(self._wanted & self._ahead.starts))
 
     def _load_timed(self, step: ThawStep) -> None:
         assert step.entry is not None

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 import threading
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from cwm_ros import manager as manager_module
 from cwm_ros.answer import Answer, Delta, Request, When
 from cwm_ros.errors import EngineError, FormatError, InterruptedOperation, StorageError
 from cwm_ros.kv import Role, Turn
+from cwm_ros.rates import RateBook
 from cwm_ros.restore import ChunkReader
 from cwm_ros.thaw import ThawProgress
 from tests.fakes import (
@@ -474,3 +476,143 @@ def test_damaged_chunks_are_listed_until_they_are_discarded(
     freeze(manager)
     assert thaw.damaged == []
     assert_verified(manager)
+
+
+# --- load or recompute --------------------------------------------------------------------------
+
+
+class StubbornBook(RateBook):
+    """Believes what it was told first."""
+
+    def computing(self, *_: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def know(manager: Manager, *, chunk_load_s: float, chunk_compute_s: float) -> None:
+    """Have a board be known to take so long for a chunk, whatever it does."""
+    manager.rates = StubbornBook()
+    for _ in range(8):
+        num_bytes = 8 * CHUNK * 8  # raw float32, two values of two each
+        manager.rates.add_load(8, num_bytes, 8 * chunk_load_s, 0.0)
+        manager.rates.add_prefill(CHUNK, 2048, chunk_compute_s)
+
+
+@pytest.mark.parametrize('strategy', ['load', 'recompute', 'auto'])
+def test_the_caller_s_strategy_counts(open_fake: OpenManager, strategy: str) -> None:
+    num_tokens = frozen(open_fake)
+    manager = open_fake(thaw={'strategy': 'auto'})
+    know(manager, chunk_load_s=1e-6, chunk_compute_s=10.0)
+    thaw = manager.open_window('trip', strategy=strategy)
+    complete(manager)
+    progress = thaw.progress()
+
+    assert_true_kv(manager.session)
+    assert str(manager.session.fidelity) == 'EXACT'
+    if strategy == 'recompute':
+        assert progress.reused_tokens == progress.bytes_loaded == 0
+        assert progress.recomputed_tokens >= num_tokens
+    else:
+        assert progress.reused_tokens == num_tokens
+        assert progress.recomputed_tokens == 0
+
+
+def test_a_drive_that_is_slow_beside_the_engine_is_spared(open_fake: OpenManager) -> None:
+    num_tokens = frozen(open_fake)
+    with open_fake(thaw={'strategy': 'auto'}) as manager:
+        know(manager, chunk_load_s=1e3, chunk_compute_s=1e-3)
+        thaw = manager.open_window('trip')
+        seen = [thaw.progress()]
+        while thaw.advance(wait=True):
+            seen.append(thaw.progress())
+
+        assert seen[-1].is_complete
+        assert seen[-1].reused_tokens == 0
+        assert seen[-1].recomputed_tokens >= num_tokens
+        assert [p.is_usable for p in seen].index(True) < len(seen) - 2, 'the priority part first'
+        assert_true_kv(manager.session)
+        assert freeze(manager).bytes_written == 0
+
+
+def test_the_lanes_meet_and_all_is_true(open_fake: OpenManager) -> None:
+    num_tokens = frozen(open_fake)
+    manager = open_fake(thaw={'strategy': 'auto', 'io_threads': 1})
+    know(manager, chunk_load_s=1.0, chunk_compute_s=0.9)
+    thaw = manager.open_window('trip')
+    complete(manager)
+    progress = thaw.progress()
+
+    assert progress.recomputed_tokens >= CHUNK
+    assert progress.reused_tokens >= CHUNK
+    assert progress.recomputed_tokens + progress.reused_tokens >= num_tokens
+    assert_true_kv(manager.session)
+    assert str(manager.session.fidelity) == 'EXACT'
+    assert_verified(manager)
+
+
+def test_an_answer_does_not_wait_for_the_engine_s_own_work(open_fake: OpenManager) -> None:
+    """While it speaks it computes nothing else: then even a slow drive is of use."""
+    frozen(open_fake)
+    manager = open_fake(thaw={'strategy': 'auto', 'relevant_chunks': 0})
+    know(manager, chunk_load_s=1e3, chunk_compute_s=1e-3)
+    thaw = manager.open_window('trip')
+    answer = say(manager, 'Well?', When.USABLE)
+    recomputed = thaw.progress().recomputed_tokens
+
+    assert answer.is_provisional
+    assert recomputed <= sum(s.stop - s.start for s in thaw.steps if s.is_usable_part)
+    complete(manager)
+    assert_true_kv(manager.session)
+
+
+def test_what_a_thaw_has_shown_is_known_at_the_next_start(open_fake: OpenManager) -> None:
+    frozen(open_fake)
+    with open_fake() as manager:
+        manager.open_window('trip')
+        complete(manager)
+    with open_fake() as manager:
+        assert manager.rates.rates.can_load
+
+
+def test_a_chunk_that_changes_after_the_plan_is_computed(
+    open_fake: OpenManager, gate: Gate
+) -> None:
+    """Another chunk's bytes, cut, emptied or gone: each is found when it is read."""
+    frozen(open_fake)
+    block(gate, 0)
+    manager = open_fake()
+    thaw = manager.open_window('trip')
+    paths = [manager.store.chunk_path(s.entry.id, s.entry.codec) for s in thaw.steps if s.entry]
+    contents = [path.read_bytes() for path in paths]
+    middle = [n for n, step in enumerate(thaw.steps) if not step.is_usable_part][-4:]
+    paths[middle[0]].write_bytes(contents[0])
+    paths[middle[1]].write_bytes(contents[middle[1]][:-1])
+    paths[middle[2]].write_bytes(b'')
+    paths[middle[3]].unlink()
+    release(gate)
+    complete(manager)
+
+    assert thaw.progress().recomputed_tokens >= 4 * CHUNK
+    assert len(thaw.warnings) == 4
+    assert_true_kv(manager.session)
+    freeze(manager)
+    assert_verified(manager)
+
+
+def test_a_window_without_a_turn_has_nothing_to_thaw(open_fake: OpenManager) -> None:
+    """The power went after the log was made and before the first turn was whole."""
+    with open_fake() as manager:
+        manager.create('empty')
+        (log,) = manager.settings.storage.root.rglob('windows/*.log')
+        size = log.stat().st_size
+    log.write_bytes(log.read_bytes()[: size - 1])
+    with open_fake() as manager:
+        thaw = manager.open_window('empty')
+        progress = thaw.progress()
+
+        assert (progress.chunks_total, progress.is_usable, progress.is_complete) == (0, True, True)
+        assert not thaw.advance(wait=True)
+        manager.add_turns([Turn(role=Role.USER, text='Hello?')])
+        complete(manager)
+        assert_true_kv(manager.session)
+        freeze(manager)
+        assert_verified(manager)

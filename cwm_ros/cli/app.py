@@ -71,6 +71,7 @@ class LazyGroup(click.Group):
         'say': 'talk',
         'ingest': 'talk',
         'chat': 'talk',
+        'plan': 'plan',
         'list': 'windows',
         'show': 'windows',
         'clone': 'windows',

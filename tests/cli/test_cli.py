@@ -74,6 +74,26 @@ def test_a_second_process_remembers_what_the_first_was_told(store: Path) -> None
     assert keys <= told.keys()
 
 
+def test_a_plan_tells_what_a_thaw_will_do(store: Path) -> None:
+    shown = run_json(store, 'show', 'drive')
+    plan = run_json(store, 'plan', 'drive', '--prompt', 'What is my gate code?')
+    steps = plan['steps']
+    assert isinstance(steps, list)
+    assert sum(step['stop'] - step['start'] for step in steps) == shown['tokens']
+    assert {step['way'] for step in steps} == {'load'}
+    assert {'window', 'usable_s', 'answerable_s', 'complete_s', 'rates'} <= plan.keys()
+    assert 'first tokens' in run(store, 'plan', 'drive').stdout
+
+    recomputed = run_json(store, 'plan', 'drive', '--strategy', 'recompute')['steps']
+    assert isinstance(recomputed, list)
+    assert {step['way'] for step in recomputed} == {'recompute'}
+    past = run_json(store, 'plan', 'drive', '--deadline', '-1')
+    assert (past['steps_in_time'], past['usable_in_time']) == (0, False)
+    assert 'deadline has passed' in run(store, 'plan', 'drive', '--deadline', '-1').stdout
+    assert 'NOT_FOUND' in run(store, 'plan', 'nothing', status=12).stderr
+    assert 'BAD_VALUE' in run(store, 'plan', 'drive', '--prompt', ' ', status=30).stderr
+
+
 def test_json_keys_that_others_rely_on_are_there(store: Path) -> None:
     shown = run_json(store, 'show', 'drive')
     assert {
