@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cwm_ros.codec import codec_named, encode_chunk, Scratch
+from cwm_ros.codec import codec_named, CodecId, encode_chunk, encode_quantized, Scratch
 from cwm_ros.deadline import Pace
 from cwm_ros.engine import LogitRows
 from cwm_ros.plan import usable_bounds
@@ -230,13 +230,18 @@ class Freeze:
             stop=stop,
             codec=settings.kind,
         )
-        payload = encode_chunk(
-            session.engine.export_kv(start, stop).kv,
-            codec_named(settings.kind),
-            settings.compression,
-            self._scratch,
-        )
+        payload = self._encode(start, stop)
         return self._store.write_chunk(header, session.tokens[start:stop], payload)
+
+    def _encode(self, start: int, stop: int) -> memoryview:
+        """Return the payload of a chunk; an engine that can quantises where its cache is."""
+        engine, settings = self._session.engine, self._settings
+        codec = codec_named(settings.kind)
+        if engine.supports_quantized and codec is CodecId.INT8:
+            quantized = engine.export_quantized(start, stop)
+            return encode_quantized(quantized, engine.spec, settings.compression, self._scratch)
+        kv = engine.export_kv(start, stop).kv
+        return encode_chunk(kv, codec, settings.compression, self._scratch)
 
     def manifest(self, window: str, tags: Sequence[str]) -> Manifest:
         """Return the manifest that names the chunks written so far."""

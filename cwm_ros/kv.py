@@ -127,6 +127,34 @@ class KVChunk:
         return self.start + int(self.kv.shape[3])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QuantizedKV:
+    """
+    KV of consecutive tokens, all layers, as int8 with a scale for 128 tokens of a channel.
+
+    Parameters
+    ----------
+    start, num_tokens
+        Position of the first token; T.
+    blocks
+        2 L flat arrays of H * T * D codes, uint8 (the bits of int8), each [head, token, channel]:
+        K of layer 0, V of layer 0, K of layer 1, and so on.
+    scales
+        Shape (L * 2 * H, ceil(T / 128), D), float16 bits.
+
+    """
+
+    start: int
+    num_tokens: int
+    blocks: tuple[npt.NDArray[np.uint8], ...]
+    scales: npt.NDArray[np.uint16]
+
+    @property
+    def stop(self) -> int:
+        """Position after the last token."""
+        return self.start + self.num_tokens
+
+
 class TokenRanges:
     """A set of token positions, kept as sorted, disjoint, half-open ranges."""
 

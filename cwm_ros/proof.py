@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cwm_ros.codec import DequantizedKV
     from cwm_ros.kv import ChunkId, FloatArray, KVSpec, TokenArray
     from cwm_ros.store import ChunkEntry
 
@@ -136,7 +137,13 @@ class ChunkProof:
         self._lock = threading.Lock()
         self._first: dict[int, tuple[Positions, FloatArray]] | None = None
 
-    def check(self, entry: ChunkEntry, payload: memoryview, kv: FloatArray, source: Path) -> None:
+    def check(
+        self,
+        entry: ChunkEntry,
+        payload: memoryview,
+        kv: FloatArray | DequantizedKV,
+        source: Path,
+    ) -> None:
         """
         Compare a decoded chunk with what it must be.
 

@@ -72,6 +72,8 @@ class StagingRing:
         As many as there are threads.
     kernels
         Gives the codec's fastest kernels.
+    allocate
+        Returns a buffer of so many bytes.
 
     """
 
@@ -83,11 +85,13 @@ class StagingRing:
         scratch_bytes: int,
         max_slots: int,
         kernels: Callable[[], Kernels],
+        allocate: Callable[[int], ByteArray] = lambda size: np.empty(size, np.uint8),
     ) -> None:
         fitting = limit_bytes // max(1, payload_bytes + scratch_bytes)
         self.num_slots = min(max(1, fitting), max_slots)
         self._payload_bytes = payload_bytes
         self._kernels = kernels
+        self._allocate = allocate
         self._free: deque[Slot] = deque()
         self._room = threading.Semaphore(self.num_slots)
 
@@ -98,7 +102,8 @@ class StagingRing:
             try:
                 slot = self._free.pop()
             except IndexError:
-                slot = Slot(np.empty(self._payload_bytes, np.uint8), Scratch(self._kernels))
+                payload = self._allocate(self._payload_bytes)
+                slot = Slot(payload, Scratch(self._kernels, self._allocate))
             try:
                 yield slot
             finally:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cwm_ros.codec import codec_named, decode_bytes, decode_chunk, Scratch
+from cwm_ros.codec import (
+    codec_named,
+    CodecId,
+    decode_bytes,
+    decode_chunk,
+    DequantizedKV,
+    open_quantized,
+    Scratch,
+)
 from cwm_ros.config import MIB
 from cwm_ros.engine.cache import slots_for
 from cwm_ros.errors import NotFoundError
@@ -187,6 +195,7 @@ class ChunkReader:
             scratch_bytes=scratch_bytes,
             max_slots=2 * settings.num_threads,
             kernels=kernels,
+            allocate=engine.staging,
         )
         # More threads read than decode, so that the drive is busy while they do, and the first
         # chunks are not slowed down by those behind them.
@@ -217,18 +226,42 @@ class ChunkReader:
             if self._drops_pages:
                 self._store.release([entry])
             with self._decoding:
-                view = self._engine.import_view(step.start, step.stop)
-                decode_chunk(
-                    payload,
-                    spec=manifest.spec,
-                    num_tokens=step.stop - step.start,
-                    codec=codec_named(entry.codec),
-                    out=view,
-                    scratch=slot.scratch,
-                    source=source,
-                )
-                if self._proof is not None:
-                    self._proof.check(entry, payload, view, source)
+                self._import(payload, step, source, slot.scratch)
+
+    def _import(self, payload: memoryview, step: ThawStep, source: Path, scratch: Scratch) -> None:
+        """Decode into the cache, or have an engine do so that can where its cache is."""
+        engine, manifest, entry = self._engine, self._manifest, step.entry
+        assert entry is not None
+        assert manifest is not None
+        num_tokens = step.stop - step.start
+        codec = codec_named(entry.codec)
+        if engine.supports_quantized and codec is CodecId.INT8:
+            quantized = open_quantized(
+                payload,
+                spec=manifest.spec,
+                start=step.start,
+                num_tokens=num_tokens,
+                is_half=engine.is_half,
+                scratch=scratch,
+                source=source,
+            )
+            if self._proof is not None:
+                values = DequantizedKV(quantized, manifest.spec)
+                self._proof.check(entry, payload, values, source)
+            engine.import_quantized(quantized)
+            return
+        view = engine.import_view(step.start, step.stop)
+        decode_chunk(
+            payload,
+            spec=manifest.spec,
+            num_tokens=num_tokens,
+            codec=codec,
+            out=view,
+            scratch=scratch,
+            source=source,
+        )
+        if self._proof is not None:
+            self._proof.check(entry, payload, view, source)
 
 
 class PayloadCheck:

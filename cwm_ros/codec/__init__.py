@@ -15,9 +15,11 @@ from cwm_ros.codec.chunks import (
 )
 from cwm_ros.codec.kernels import KernelLoader, numpy_kernels
 from cwm_ros.codec.payload import codec_named, CodecId
+from cwm_ros.codec.quantized import DequantizedKV, encode_quantized, open_quantized
 
 __all__ = [
     'CodecId',
+    'DequantizedKV',
     'KernelLoader',
     'Scratch',
     'bound_at',
@@ -25,7 +27,9 @@ __all__ = [
     'decode_bytes',
     'decode_chunk',
     'encode_chunk',
+    'encode_quantized',
     'error_bound',
     'max_payload_bytes',
     'numpy_kernels',
+    'open_quantized',
 ]

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from cwm_ros.codec.kernels import Kernels
     from cwm_ros.codec.quantize import BitsArray, ByteArray, HalfArray
+    from cwm_ros.codec.quantized import DequantizedKV
     from cwm_ros.kv import FloatArray, KVSpec
 
 LARGEST = {
@@ -75,11 +76,18 @@ class Scratch:
     ----------
     kernels
         Asked at each call; a `KernelLoader` gives faster ones once they are ready.
+    allocate
+        Returns a buffer of so many bytes; an engine's `staging` where it takes them further.
 
     """
 
-    def __init__(self, kernels: Callable[[], Kernels] = numpy_kernels) -> None:
+    def __init__(
+        self,
+        kernels: Callable[[], Kernels] = numpy_kernels,
+        allocate: Callable[[int], ByteArray] = lambda size: np.empty(size, np.uint8),
+    ) -> None:
         self.kernels = kernels
+        self._allocate = allocate
         self._payload = np.empty(0, dtype=np.uint8)
         self._staging = np.empty(0, dtype=np.uint8)
 
@@ -92,7 +100,7 @@ class Scratch:
     def staging(self, num_bytes: int) -> ByteArray:
         """Return a buffer for codes before compression or after decompression."""
         if self._staging.nbytes < num_bytes:
-            self._staging = np.empty(num_bytes, dtype=np.uint8)
+            self._staging = self._allocate(num_bytes)
         return self._staging[:num_bytes]
 
 
@@ -146,7 +154,7 @@ def encode_chunk(kv: FloatArray, codec: CodecId, compression: str, scratch: Scra
     _write_codes(rows, layout, all_codes, scale_bits(payload, layout), scratch.kernels())
     end, entries = layout.blocks_start, []
     for codes in all_codes.reshape(layout.num_blocks, layout.block_bytes):
-        entries.append(_store_block(codes, payload[end:], is_packed=is_packed))
+        entries.append(store_block(codes, payload[end:], is_packed=is_packed))
         end += entries[-1].stored_bytes
     size = write_index(payload, layout, entries)
     return payload.data[:size]
@@ -198,18 +206,15 @@ def decode_chunk(
     rows = rows_of(out)
     data = np.frombuffer(payload, dtype=np.uint8)
     entries = read_index(data, layout, source)
-    sizes = (entry.stored_bytes for entry in entries)
-    stops = list(accumulate(sizes, initial=layout.blocks_start))[1:]
-    stored = list(zip(entries, stops, strict=True))
-    _check_sums(data, stored, source)
+    stored = check_sums(data, layout, entries, source)
     scales = scale_bits(data, layout)
     if codec is CodecId.INT8:
-        _check_scales(scales, source, is_half=rows.is_half)
+        check_scales(scales, source, is_half=rows.is_half)
     elif codec is CodecId.INT4:
         _check_pairs(scales, source)
     staging = scratch.staging(_staging_bytes(layout)).reshape(-1, layout.block_bytes)
     for first, last in _runs(entries, layout.block_bytes):
-        blocks = _unpack_blocks(data, stored, (first, last), staging, source)
+        blocks = unpack_blocks(data, stored, (first, last), staging, source)
         part = slice(first * layout.num_kv_heads, last * layout.num_kv_heads)
         part_rows = Rows(rows.flat, rows.starts[part])
         _decode_rows(blocks, layout, scales[part], part_rows, scratch.kernels(), source=source)
@@ -289,7 +294,11 @@ def _int4_bound(kv: FloatArray, peaks: FloatArray) -> FloatArray:
 
 
 def bound_at(
-    payload: memoryview, kv: FloatArray, *, codec: CodecId, tokens: npt.NDArray[np.int64]
+    payload: memoryview,
+    kv: FloatArray | DequantizedKV,
+    *,
+    codec: CodecId,
+    tokens: npt.NDArray[np.int64],
 ) -> FloatArray:
     """
     Return how far a payload's decoded values may be from those that were encoded.
@@ -327,7 +336,7 @@ def bound_at(
     return np.multiply(np.maximum(at, 2**-14), half, dtype=np.float32)
 
 
-def _layout_of(kv: FloatArray, codec: CodecId) -> PayloadLayout:
+def _layout_of(kv: FloatArray | DequantizedKV, codec: CodecId) -> PayloadLayout:
     if kv.shape[1:2] != (2,) or kv.ndim != len('L2HTD') or kv.dtype != np.float32:
         raise ConfigError(f'KV array is {kv.dtype} {kv.shape}, not float32 (L, 2, H, T, D)')
     layers, _, heads, num_tokens, head_dim = kv.shape
@@ -364,7 +373,7 @@ def _write_codes(
         )
 
 
-def _store_block(codes: ByteArray, target: ByteArray, *, is_packed: bool) -> Entry:
+def store_block(codes: ByteArray, target: ByteArray, *, is_packed: bool) -> Entry:
     """Compress or copy one block; without packing the codes are in their place already."""
     size = compress_lz4(codes, target) if is_packed else None
     if size is not None:
@@ -374,12 +383,18 @@ def _store_block(codes: ByteArray, target: ByteArray, *, is_packed: bool) -> Ent
     return Entry(Compression.NONE, codes.nbytes, checksum(codes))
 
 
-def _check_sums(data: ByteArray, stored: Sequence[tuple[Entry, int]], source: Path) -> None:
-    """Compare all blocks with their checksums, before anything is made of them."""
+def check_sums(
+    data: ByteArray, layout: PayloadLayout, entries: Sequence[Entry], source: Path
+) -> list[tuple[Entry, int]]:
+    """Compare all blocks with their checksums; return their entries and where they end."""
+    sizes = (entry.stored_bytes for entry in entries)
+    stops = list(accumulate(sizes, initial=layout.blocks_start))[1:]
+    stored = list(zip(entries, stops, strict=True))
     view = data.data
     for block, (entry, stop) in enumerate(stored):
         if checksum(view[stop - entry.stored_bytes : stop]) != entry.checksum:
             raise FormatError(source, f'block {block} fails its checksum')
+    return stored
 
 
 def _runs(entries: Sequence[Entry], block_bytes: int) -> Iterator[tuple[int, int]]:
@@ -394,7 +409,7 @@ def _runs(entries: Sequence[Entry], block_bytes: int) -> Iterator[tuple[int, int
     yield first, len(entries)
 
 
-def _unpack_blocks(
+def unpack_blocks(
     data: ByteArray,
     stored: Sequence[tuple[Entry, int]],
     run: tuple[int, int],
@@ -418,7 +433,8 @@ def _unpack_blocks(
     return Blocks(payload=data, staging=staging.reshape(-1), places=places)
 
 
-def _check_scales(scales: BitsArray, source: Path, *, is_half: bool) -> None:
+def check_scales(scales: BitsArray, source: Path, *, is_half: bool) -> None:
+    """Raise unless all scales can be used, for a float16 cache if ``is_half``."""
     largest = scales.max()
     if largest >= FLOAT16_INFINITY:
         raise FormatError(source, 'scales: one is negative or not finite')

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from cwm_ros.engine.base import Engine, LogitRows
 from cwm_ros.engine.sampling import sample, Sampling
+from cwm_ros.errors import EngineError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from cwm_ros.config import EngineSettings
     from cwm_ros.kv import KVSpec, ModelIdentity
+
+log = logging.getLogger(__name__)
 
 __all__ = ['Engine', 'LogitRows', 'Sampling', 'open_engine', 'sample']
 
@@ -42,9 +46,20 @@ def open_engine(
     ConfigError
         The settings ask for what the runtime or the model does not have.
     EngineError
-        The graph cannot be loaded, or is of another geometry.
+        The graph cannot be loaded, or is of another geometry; there is no GPU that is asked for.
+    NotFoundError
+        No engine was built for the GPU.
 
     """
+    if settings.kind == 'tensorrt':
+        from cwm_ros.engine.gpu_open import open_gpu_engine
+
+        try:
+            return open_gpu_engine(spec, identity, settings)
+        except (EngineError, NotFoundError) as exc:
+            if not settings.cpu_fallback:
+                raise
+            log.warning('TensorRT cannot be used, ONNX Runtime takes over: %s', exc)
     from cwm_ros.engine.ort import choose_formulation, OrtEngine
 
     return OrtEngine(find_graph(choose_formulation(settings)), spec, identity, settings)

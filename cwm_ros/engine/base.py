@@ -3,9 +3,10 @@
 """
 What every engine promises.
 
-One thread owns an engine. The only thing another thread may do is to write into a view that
-`Engine.import_view` returned, also while `Engine.run` works: rows that are not resident are
-masked, and the engine only asks of them that they are finite.
+One thread owns an engine. The only things another thread may do are to ask for a view with
+`Engine.import_view` and write into it, and to call `Engine.import_quantized` and
+`Engine.staging`, also while `Engine.run` works: rows that are not resident are masked, and the
+engine only asks of them that they are finite.
 """
 
 from __future__ import annotations
@@ -14,15 +15,26 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cwm_ros.errors import EngineError
 
 if TYPE_CHECKING:
     import threading
     from types import TracebackType
 
+    import numpy.typing as npt
     from typing_extensions import Self
 
-    from cwm_ros.kv import FloatArray, KVChunk, KVSpec, ModelIdentity, TokenArray, TokenRanges
+    from cwm_ros.kv import (
+        FloatArray,
+        KVChunk,
+        KVSpec,
+        ModelIdentity,
+        QuantizedKV,
+        TokenArray,
+        TokenRanges,
+    )
 
 
 class LogitRows(Enum):
@@ -58,6 +70,11 @@ class Engine(ABC):
         The resident positions; read it, and change it only through the methods.
     supports_kv
         Whether `export_kv`, `import_view` and `mark_resident` work.
+    supports_quantized
+        Whether `export_quantized` and `import_quantized` work: the engine quantises where its
+        cache is, and a quarter or half of the bytes move.
+    is_half
+        Whether its cache holds float16.
 
     """
 
@@ -67,6 +84,8 @@ class Engine(ABC):
     capacity: int
     resident: TokenRanges
     supports_kv: bool = False
+    supports_quantized: bool = False
+    is_half: bool = False
 
     @abstractmethod
     def run(
@@ -92,7 +111,8 @@ class Engine(ABC):
         rows
             Which logits to return.
         cancel
-            Checked between slices; setting it from another thread also stops a running slice.
+            Checked between slices; setting it from another thread also stops a running slice
+            where the runtime can.
 
         Returns
         -------
@@ -181,6 +201,38 @@ class Engine(ABC):
 
         """
         raise EngineError(f'{type(self).__name__} cannot import KV of [{start}, {stop})')
+
+    def staging(self, num_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return a buffer that `import_quantized` takes bytes from fastest; for any thread."""
+        return np.empty(num_bytes, np.uint8)
+
+    def export_quantized(self, start: int, stop: int) -> QuantizedKV:
+        """
+        Return the KV of resident positions as codec int8 defines it, valid until the next call.
+
+        Raises
+        ------
+        EngineError
+            A position is not resident, a value is not finite or beyond the codec, or the engine
+            has no `supports_quantized`.
+
+        """
+        raise EngineError(f'{type(self).__name__} cannot quantise KV of [{start}, {stop})')
+
+    def import_quantized(self, kv: QuantizedKV) -> None:
+        """
+        Write code times scale to positions that are not resident; `mark_resident` is next.
+
+        On return the buffers of ``kv`` are no longer needed. Room must be reserved before.
+
+        Raises
+        ------
+        EngineError
+            A position is resident or beyond the reserved room, or the engine has no
+            `supports_quantized`.
+
+        """
+        raise EngineError(f'{type(self).__name__} cannot import quantised KV at {kv.start}')
 
     def __enter__(self) -> Self:
         return self

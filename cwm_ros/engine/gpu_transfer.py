@@ -1,0 +1,321 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+KV into and out of a `GpuCache`: quantised by chunk, or as float32.
+
+Each of a few lanes has a stream and memory of its own, so that the copy of one chunk runs beside
+the kernel of another, and beside inference, which has a stream that goes first. On a GPU that
+shares its memory with the processor nothing is copied: kernels read where the drive wrote.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_void_p
+from queue import SimpleQueue
+from threading import Lock
+from typing import NamedTuple, TYPE_CHECKING
+import weakref
+
+import numpy as np
+
+from cwm_ros.errors import EngineError
+from cwm_ros.kv import QuantizedKV
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from cwm_ros.engine.cuda import Device, Kernels, Memory, Pinned, Stream
+    from cwm_ros.engine.gpu_cache import GpuCache
+    from cwm_ros.kv import FloatArray
+
+    ByteArray = npt.NDArray[np.uint8]
+
+NUM_LANES = 4
+GROUP_TOKENS = 128
+ALIGNMENT = 256
+INFINITY_BITS = 0x7F800000
+LARGEST_BITS = int(np.float32(127 * 65504).view(np.uint32))
+FLOAT16_MAX = 65504
+
+
+class _Span(NamedTuple):
+    """Bytes of the processor that lie behind one another, and where they go."""
+
+    array: ByteArray
+    offset: int
+
+
+class _Lane:
+    """What one import needs at a time."""
+
+    def __init__(self, device: Device, num_layers: int, priority: int) -> None:
+        self.stream: Stream = device.stream(priority)
+        self.table: Pinned = device.pinned(16 * num_layers)
+        self.table_there: Memory = device.memory(16 * num_layers)
+        self.memory: Memory | None = None
+        self._device = device
+
+    def room(self, num_bytes: int) -> int:
+        """Return the address of so many bytes on the GPU."""
+        if self.memory is None or self.memory.num_bytes < num_bytes:
+            if self.memory is not None:
+                self.memory.free()
+            self.memory = self._device.memory(num_bytes)
+        return self.memory.address
+
+    def close(self) -> None:
+        self.table_there.free()
+        self.table.free()
+        if self.memory is not None:
+            self.memory.free()
+
+
+class Transfer:
+    """
+    Moves KV between the processor and a cache.
+
+    Parameters
+    ----------
+    device, kernels, stream
+        The GPU; exports and float32 imports are asked of this stream, from its owner's thread.
+    cache
+        Where KV lives.
+    is_mapped
+        Whether kernels reach memory of the processor, instead of having it copied.
+    priority
+        Of the imports' streams; higher than that of inference, so that it goes first.
+
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        kernels: Kernels,
+        stream: Stream,
+        cache: GpuCache,
+        *,
+        is_mapped: bool,
+        priority: int,
+    ) -> None:
+        self._device, self._kernels, self._stream, self._cache = device, kernels, stream, cache
+        self._is_mapped = is_mapped
+        self._spec = cache.spec
+        self._all_lanes = [
+            _Lane(device, cache.spec.num_layers, priority) for _ in range(NUM_LANES)
+        ]
+        self._lanes: SimpleQueue[_Lane] = SimpleQueue()
+        for lane in self._all_lanes:
+            self._lanes.put(lane)
+        self._lock = Lock()
+        self._is_closed = False
+        self._idle: list[Pinned] = []
+        self._lent: dict[int, Pinned] = {}
+        self._exported = device.memory(0)
+        self._export_host = np.empty(0, np.uint8)
+
+    def staging(self, num_bytes: int) -> ByteArray:
+        """Return pinned memory; it comes back by itself when no array uses it any more."""
+        with self._lock:
+            fits = [pinned for pinned in self._idle if pinned.array.nbytes >= num_bytes]
+            found = min(fits, key=lambda pinned: pinned.array.nbytes, default=None)
+            if found is not None:
+                self._idle.remove(found)
+        pinned = found or self._device.pinned(max(num_bytes, 1))
+        raw = (ctypes.c_uint8 * pinned.array.nbytes).from_address(pinned.host_address)
+        array: ByteArray = np.frombuffer(memoryview(raw).cast('B'), np.uint8)
+        with self._lock:
+            self._lent[pinned.host_address] = pinned
+        weakref.finalize(array, self._take_back, pinned)
+        return array[:num_bytes]
+
+    def _take_back(self, pinned: Pinned) -> None:
+        # No lock: a collector may call this in a thread that holds it; both steps are atomic.
+        self._lent.pop(pinned.host_address, None)
+        if self._is_closed:
+            pinned.free()
+        else:
+            self._idle.append(pinned)
+
+    def _mapped(self, array: ByteArray) -> int | None:
+        """Return where kernels find an array of the processor, if they can."""
+        address = array.ctypes.data
+        for start, pinned in list(self._lent.items()):
+            if start <= address and address + array.nbytes <= start + pinned.array.nbytes:
+                return pinned.address + address - start
+        return None
+
+    def import_quantized(self, kv: QuantizedKV) -> None:
+        """Dequantise into the cache and wait for it; from any thread."""
+        lane = self._lanes.get()
+        try:
+            self._import(lane, kv)
+        finally:
+            self._lanes.put(lane)
+
+    def _import(self, lane: _Lane, kv: QuantizedKV) -> None:
+        spec, cache = self._spec, self._cache
+        parts = [_as_bytes(kv.scales), *kv.blocks]
+        places = [self._mapped(part) for part in parts] if self._is_mapped else [None]
+        if None in places or int(places[0] or 0) % 2:
+            places = list(self._copy(lane, parts))
+        table = lane.table.array.view(np.uint64)
+        table[:] = [place or 0 for place in places[1:]]
+        lane.stream.upload(lane.table_there.address, table)
+        is_aligned = spec.head_dim % 4 == 0 and not np.any(table % np.uint64(4))
+        num_elements = kv.num_tokens * spec.elements_per_token()
+        self._kernels.launch(
+            lane.stream,
+            'dequantize4' if is_aligned else 'dequantize',
+            -(-num_elements // 4),
+            *(cache.table, c_void_p(lane.table_there.address), c_void_p(places[0])),
+            *(spec.num_layers, spec.num_kv_heads, kv.num_tokens, cache.slots),
+            *(spec.head_dim, kv.start),
+        )
+        lane.stream.wait()
+
+    def _copy(self, lane: _Lane, parts: list[ByteArray]) -> list[int | None]:
+        """Copy parts to the lane's memory, neighbours at once, and return where they are."""
+        spans, offsets, end = [], [], 0
+        first = 0
+        while first < len(parts):
+            last = first + 1
+            while last < len(parts) and _touch(parts[last - 1], parts[last]):
+                last += 1
+            end = -(-end // ALIGNMENT) * ALIGNMENT
+            # So that the first block of codes is aligned if its size is.
+            lead = -parts[first].nbytes % 16 if first == 0 else 0
+            spans.append(_Span(_joined(parts[first:last]), end + lead))
+            offset = end + lead
+            for part in parts[first:last]:
+                offsets.append(offset)
+                offset += part.nbytes
+            end, first = offset, last
+        base = lane.room(end)
+        for span in spans:
+            lane.stream.upload(base + span.offset, span.array)
+        return [base + offset for offset in offsets]
+
+    def export_quantized(self, start: int, stop: int) -> QuantizedKV:
+        """Quantise on the GPU, and fetch codes and scales."""
+        spec, num_tokens = self._spec, stop - start
+        num_rows = spec.num_layers * 2 * spec.num_kv_heads
+        num_codes = num_tokens * spec.elements_per_token()
+        groups = -(-num_tokens // GROUP_TOKENS)
+        num_scales = num_rows * groups * spec.head_dim
+        codes_at = -(-(16 + 2 * num_scales) // ALIGNMENT) * ALIGNMENT
+        base, host = self._export_buffers(codes_at + num_codes)
+        self._stream.zero(base, 16)
+        self._kernels.launch(
+            self._stream,
+            'quantize',
+            num_scales,
+            *(self._cache.table, c_void_p(base + codes_at), c_void_p(base + 16), c_void_p(base)),
+            *(spec.num_layers, spec.num_kv_heads, num_tokens, self._cache.slots),
+            *(spec.head_dim, start),
+        )
+        self._stream.download(host, base)
+        self._stream.wait()
+        _check_largest(int(host[:4].view(np.uint32)[0]))
+        scales = host[16 : 16 + 2 * num_scales].view(np.uint16)
+        blocks = host[codes_at:].reshape(2 * spec.num_layers, -1)
+        return QuantizedKV(
+            start=start,
+            num_tokens=num_tokens,
+            blocks=tuple(blocks),
+            scales=scales.reshape(num_rows, groups, spec.head_dim),
+        )
+
+    def _export_buffers(self, num_bytes: int) -> tuple[int, ByteArray]:
+        if self._export_host.nbytes < num_bytes:
+            self._exported.free()
+            self._exported = self._device.memory(num_bytes)
+            self._export_host = self.staging(num_bytes)
+        return self._exported.address, self._export_host[:num_bytes]
+
+    def export_floats(self, start: int, stop: int) -> FloatArray:
+        """Return float32 (L, 2, H, T, D), a new array."""
+        rows = np.empty(self._spec.shape(stop - start), np.float32)
+        memory = self._device.memory(rows.nbytes)
+        try:
+            self._move_floats('load', memory, start, stop)
+            self._stream.download(rows, memory.address)
+            self._stream.wait()
+        finally:
+            memory.free()
+        return rows
+
+    def import_floats(self, rows: FloatArray, start: int, *, is_half: bool) -> None:
+        """
+        Write float32 (L, 2, H, T, D), contiguous, rounded to what the cache holds.
+
+        Raises
+        ------
+        EngineError
+            A value is not finite or does not fit.
+
+        """
+        largest = float(np.abs(rows).max(initial=0))
+        if not largest <= (FLOAT16_MAX if is_half else np.finfo(np.float32).max):
+            raise EngineError(f'KV at {start} holds {largest:g}: it does not fit this cache')
+        memory = self._device.memory(rows.nbytes)
+        try:
+            self._stream.upload(memory.address, rows)
+            self._move_floats('store', memory, start, start + rows.shape[3])
+            self._stream.wait()
+        finally:
+            memory.free()
+
+    def _move_floats(self, name: str, memory: Memory, start: int, stop: int) -> None:
+        spec = self._spec
+        self._kernels.launch(
+            self._stream,
+            name,
+            (stop - start) * spec.elements_per_token(),
+            *(self._cache.table, c_void_p(memory.address)),
+            *(spec.num_layers, spec.num_kv_heads, stop - start, self._cache.slots),
+            *(spec.head_dim, start),
+        )
+
+    def hold(self) -> list[_Lane]:
+        """Wait for the imports in flight and keep others waiting, until `let_go`."""
+        return [self._lanes.get() for _ in self._all_lanes]
+
+    def let_go(self, lanes: list[_Lane]) -> None:
+        """Let imports run again."""
+        for lane in lanes:
+            self._lanes.put(lane)
+
+    def close(self) -> None:
+        """Give the GPU's memory back."""
+        self.hold()
+        for lane in self._all_lanes:
+            lane.close()
+        self._exported.free()
+        self._is_closed = True
+        self._export_host = np.empty(0, np.uint8)
+        while self._idle:
+            self._idle.pop().free()
+
+
+def _as_bytes(array: npt.NDArray[np.uint16]) -> ByteArray:
+    return np.frombuffer(np.ascontiguousarray(array), np.uint8)
+
+
+def _touch(a: ByteArray, b: ByteArray) -> bool:
+    return int(a.ctypes.data) + a.nbytes == int(b.ctypes.data)
+
+
+def _joined(parts: list[ByteArray]) -> ByteArray:
+    """Return neighbours as one array."""
+    size = sum(part.nbytes for part in parts)
+    return np.lib.stride_tricks.as_strided(parts[0], (size,), (1,), writeable=False)
+
+
+def _check_largest(bits: int) -> None:
+    if bits >= INFINITY_BITS:
+        raise EngineError('KV holds a value that is not finite: it cannot be frozen')
+    if bits > LARGEST_BITS:
+        raise EngineError(
+            'KV holds a value beyond the range of codec int8', hint="set codec.kind to 'raw'"
+        )
