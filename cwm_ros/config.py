@@ -39,7 +39,10 @@ CODECS = ('raw', 'fp16', 'int8', 'int4')
 LOSSLESS_CODEC = 'raw'
 COMPRESSIONS = ('none', 'lz4')
 STRATEGIES = ('auto', 'load', 'recompute')
-ENGINES = ('onnxruntime',)
+ENGINES = ('onnxruntime', 'tensorrt')
+PRECISIONS = ('fp32', 'fp16', 'int8')
+HOST_MEMORY = ('auto', 'copied', 'mapped')
+MAX_GPU_SLICE = 2048
 DEFAULT_SYSTEM_PROMPT = (
     'You are the assistant of this vehicle. You remember what people tell you. '
     'You answer in short sentences.'
@@ -203,7 +206,8 @@ class EngineSettings:
     Parameters
     ----------
     kind
-        'onnxruntime'.
+        'onnxruntime' (any processor) or 'tensorrt' (an NVIDIA GPU, with an engine that
+        ``cwm engine build`` has built).
     model
         Checkpoint folder in the published Hugging Face layout, or 'reference'.
     threads
@@ -215,7 +219,17 @@ class EngineSettings:
     context_tokens
         Longest session; 0 means the trained length, and more than that is refused.
     cache_dir
-        Where graphs built from checkpoints are kept; empty means the user's cache folder.
+        Where graphs and engines built from checkpoints are kept; empty means the user's cache
+        folder.
+    precision
+        Of 'tensorrt': 'fp16', 'fp32', or 'int8' (weights, from TensorRT 10 on).
+    cpu_fallback
+        Whether 'onnxruntime' takes over, aloud, where 'tensorrt' cannot run.
+    host_memory
+        How chunks reach the GPU: 'copied', 'mapped' (read where they lie, best on a GPU that
+        shares the processor's memory) or 'auto'.
+    stream_priority
+        Of inference on the GPU beside other work there; lower goes first, imports have 0.
 
     """
 
@@ -226,9 +240,18 @@ class EngineSettings:
     prefill_slice: int = 256
     context_tokens: int = 0
     cache_dir: str = ''
+    precision: str = 'fp16'
+    cpu_fallback: bool = False
+    host_memory: str = 'auto'
+    stream_priority: int = -1
 
     def __post_init__(self) -> None:
         check_choice('engine.kind', self.kind, ENGINES)
+        check_choice('engine.precision', self.precision, PRECISIONS)
+        check_choice('engine.host_memory', self.host_memory, HOST_MEMORY)
+        check_range('engine.stream_priority', self.stream_priority, -5, 0)
+        if self.kind == 'tensorrt':
+            check_range('engine.prefill_slice', self.prefill_slice, 1, MAX_GPU_SLICE)
         check_choice('engine.formulation', self.formulation, FORMULATIONS)
         check_range('engine.threads', self.threads, 0, 1024)
         check_range('engine.prefill_slice', self.prefill_slice, 1, 1 << 14)

@@ -98,7 +98,7 @@ class DequantizedKV:
         self._kv = kv
         self.shape = spec.shape(kv.num_tokens)
         self.ndim = len(self.shape)
-        self.dtype = np.dtype(np.float32)
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
 
     def __getitem__(self, place: tuple[slice, slice, slice, Positions]) -> FloatArray:
         """Return the values of some tokens: ``kv[:, :, :, tokens]``."""
