@@ -100,7 +100,7 @@ class DequantizedKV:
         self.ndim = len(self.shape)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
 
-    def __getitem__(self, place: tuple[slice, slice, slice, Positions]) -> FloatArray:
+    def __getitem__(self, place: tuple[object, object, object, Positions]) -> FloatArray:
         """Return the values of some tokens: ``kv[:, :, :, tokens]``."""
         tokens = place[3]
         layers, _, heads, num_tokens, head_dim = self.shape
