@@ -14,6 +14,7 @@ from cwm_ros.deadline import Pace
 from cwm_ros.errors import BusyError, ContextFullError, CwmError
 from cwm_ros.freeze import manifest_of
 from cwm_ros.kv import Role, Turn
+from cwm_ros.reentry import compose, elapsed_text
 from cwm_ros.segment import begin_segment, head_of, SegmentStarted, turn_lengths
 from cwm_ros.session import Session
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cwm_ros.codec import KernelLoader
     from cwm_ros.config import Settings
     from cwm_ros.model import Checkpoint
+    from cwm_ros.reentry import ReEntry
     from cwm_ros.store import ChunkEntry, Manifest, Store
     from cwm_ros.thaw import Thaw
 
@@ -180,6 +182,27 @@ class LiveWindow:
                 started = self._add(add)
             self.commit(or_keep=num_turns)
             return started
+
+    def enter(self, context: str) -> ReEntry | None:
+        """Tell the assistant what is now, durable on return; see `Manager.enter`."""
+        session, chat, now_ms = self.session, self.tools.checkpoint.chat, self.tools.wall_ms()
+        prompt = Turn(role=Role.USER, text='?')
+
+        def turn(text: str) -> Turn:
+            return Turn(role=Role.SYSTEM, text=text, time_ms=now_ms)
+
+        def length(*turns: Turn) -> int:
+            # With a prompt behind: there are templates that put the one into the other.
+            turns = (*turns, prompt)
+            return len(chat.render_suffix(session.turns, turns, add_generation_prompt=False))
+
+        since_ms = session.turns[-1].time_ms if session.turns else 0
+        entry = compose(
+            context, elapsed_text(since_ms, now_ms), lambda text: length(turn(text)) - length()
+        )
+        if entry is not None:
+            self.add_turns([turn(entry.text)])
+        return entry
 
     def end_answer(self, session: Session) -> Turn:
         """Append what the `speaker` said, durable on return unless the window was left."""

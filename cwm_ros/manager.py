@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cwm_ros.answer import Answer, Delta, Request
     from cwm_ros.config import Settings
     from cwm_ros.freeze import FreezeProgress
+    from cwm_ros.reentry import ReEntry
     from cwm_ros.segment import SegmentStarted
     from cwm_ros.store import ChunkEntry, Window
     from cwm_ros.thaw import Thaw, ThawProgress
@@ -364,6 +365,37 @@ class Manager:
 
         """
         return self._idle().add_turns(turns)
+
+    def enter(self, context: str = '') -> ReEntry | None:
+        """
+        Tell the assistant how much time passed since the last turn, and what is now.
+
+        For after `open_window` and before the first prompt, so that it does not answer from the
+        state of the vehicle as it was. The turn takes at most 64 tokens, and is durable on
+        return; it is computed with the next prompt. A clock that nobody has set makes no claim
+        about time.
+
+        Parameters
+        ----------
+        context
+            The vehicle's state, such as 'fuel 42 %, at Mill Road, no warnings': items that commas
+            separate, the most important first, for the last ones are left out if they are too
+            long.
+
+        Returns
+        -------
+        ReEntry or None
+            What was said; None when there was nothing to say.
+
+        Raises
+        ------
+        ConfigError
+            Not even the first item is short enough; nothing has changed.
+        StorageError
+            It cannot be made durable; nothing has changed.
+
+        """
+        return self._idle().enter(context)
 
     def catch_up(self, cancel: Event | None = None) -> Iterator[int]:
         """

@@ -45,6 +45,7 @@ def open_or_create(manager: Manager, window: str) -> None:
 @click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
 @click.option('--no-freeze', is_flag=True, help='Keep the turns only, write no chunks.')
 @click.option('--tag', 'tags', multiple=True, help='A word about the window; may be repeated.')
+@click.option('--context', default='', help='What is now: "fuel 42 %, at Mill Road".')
 @click.pass_obj
 def say_command(
     options: Options,
@@ -57,6 +58,7 @@ def say_command(
     seed: int,
     no_freeze: bool,
     tags: tuple[str, ...],
+    context: str,
 ) -> None:
     """Thaw WINDOW, answer TEXT, freeze."""
     request = Request(
@@ -69,8 +71,11 @@ def say_command(
     with Manager(options.settings, profile=options.profile) as manager:
         open_or_create(manager, window)
         manager.add_tags(tags)
+        entry = manager.enter(context) if context else None
         told = say_timed(manager, request)
         frozen = FreezeOutcome() if no_freeze else try_freeze(manager)
+    if entry is not None and entry.left_out:
+        options.note(f'the context was too long, left out: {entry.left_out}')
     for warning in told.warnings:
         options.note(warning)
     if told.provisional:
