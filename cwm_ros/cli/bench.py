@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs that measure: bench thaw, engine, codec, store."""
+"""Verbs that measure: bench thaw, engine, codec, store, quality."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cwm_ros.config import CODECS
 from cwm_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -109,3 +110,48 @@ def store_command(options: Options, *, windows: int, folder: Path) -> None:
         for drive in drives
     ]
     options.show(values, '\n'.join([format_scaling(scaling), *lines]))
+
+
+@bench_command.command('quality')
+@click.option(
+    '--context', 'contexts', type=click.IntRange(1024), multiple=True, default=(4096, 8192),
+    show_default=True, help='Length of the windows [tokens]; may be repeated.',
+)  # fmt: skip
+@click.option('--dialogues', type=click.IntRange(1), default=20, show_default=True)
+@click.option('--minutes', type=click.FloatRange(0), default=0, help='Begin no dialogue after.')
+@click.option('--questions', type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    '--codec', 'codecs', type=click.Choice(CODECS), multiple=True, default=('int8', 'int4'),
+    show_default=True, help='May be repeated; the first one in all detail.',
+)  # fmt: skip
+@click.option('--plot', type=click.Path(path_type=Path), help='Draw the rows into a PNG file.')
+@click.pass_obj
+def quality_command(
+    options: Options,
+    *,
+    contexts: tuple[int, ...],
+    dialogues: int,
+    minutes: float,
+    questions: int,
+    codecs: tuple[str, ...],
+    plot: Path | None,
+) -> None:
+    """Say how good answers are from a part of a window, by the order in which it came back."""
+    from cwm_ros.bench.quality import bench_quality, QualityBench
+    from cwm_ros.bench.tables import describe_machine
+
+    bench = QualityBench(
+        contexts=contexts,
+        dialogues=dialogues,
+        questions=questions,
+        codecs=codecs,
+        settings=options.settings,
+        minutes=minutes,
+    )
+    report = bench_quality(bench, options.note)
+    if plot:
+        from cwm_ros.bench.quality_plot import draw
+
+        draw(report, plot)
+    values = {'machine': describe_machine(Path()), **report.as_json()}
+    options.show(values, report.as_text())
