@@ -49,7 +49,7 @@ def reference_case(case: str, num_tokens: int, settings: Settings) -> list[Conte
     """
     with Manager(settings) as manager:
         _load_kernels(manager)
-        chunks = _write_window(manager, case, num_tokens)
+        chunks = write_window(manager, case, num_tokens)
         header_bytes = own_bytes(manager.store, case)
         decoded_bytes = manager.session.num_tokens * _token_bytes(manager.engine.spec)
     windows = settings.storage.root.rglob('windows/*')
@@ -77,7 +77,7 @@ def _token_bytes(spec: KVSpec) -> int:
     return spec.elements_per_token() * 4
 
 
-def _write_window(manager: Manager, name: str, num_tokens: int) -> list[Path]:
+def write_window(manager: Manager, name: str, num_tokens: int) -> list[Path]:
     """Freeze a dialogue and return the files of its chunks."""
 
     def count(turn: Turn) -> int:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs that measure: bench thaw, engine, codec, store, quality."""
+"""Verbs that measure: bench thaw, plan, engine, codec, store, quality."""
 
 from __future__ import annotations
 
@@ -155,3 +155,29 @@ def quality_command(
         draw(report, plot)
     values = {'machine': describe_machine(Path()), **report.as_json()}
     options.show(values, report.as_text())
+
+
+@bench_command.command('plan')
+@click.option('--tokens', type=click.IntRange(512), default=4096, show_default=True)
+@click.option('--rounds', type=click.IntRange(0), default=3, show_default=True)
+@click.option(
+    '--folder',
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default='.',
+    help='On the drive to be measured.',
+)
+@click.pass_obj
+def plan_command(options: Options, *, tokens: int, rounds: int, folder: Path) -> None:
+    """Hold the choice between loading and recomputing against either, simulated and here."""
+    from cwm_ros.bench.plan import format_plan_rows, measured_row, simulated_rows
+    from cwm_ros.bench.tables import describe_machine
+
+    simulated = simulated_rows()
+    texts, values = [format_plan_rows(simulated)], [row.as_json() for row in simulated]
+    if rounds:
+        row = measured_row(
+            options.settings, folder, num_tokens=tokens, rounds=rounds, note=options.note
+        )
+        texts.append(format_plan_rows([row]))
+        values.append(row.as_json())
+    options.show({'machine': describe_machine(folder), 'rows': values}, '\n\n'.join(texts))
