@@ -3,7 +3,16 @@
 """
 In which order a window comes back: pure functions from what is known to a list of steps.
 
-The definitions of *usable* and *answerable* live here and nowhere else.
+The definitions of *usable* and *answerable* live here and nowhere else. The identity of the model
+is verified before anything comes back. A position is sound when its KV is in the engine and not
+provisional, that is, not computed while an earlier position was absent or itself provisional. A
+window is
+
+- *usable* when all chunks are resident that hold a token of `usable_bounds`;
+- *answerable*, for a prompt, when it is usable and the chunks are resident that `prioritize` wants;
+- *complete* when every position is sound (`cwm_ros.thaw.Thaw.is_complete`).
+
+How faithful an answer can be is another question; see `cwm_ros.session.Fidelity`.
 """
 
 from __future__ import annotations

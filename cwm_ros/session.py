@@ -39,6 +39,10 @@ class Fidelity:
     """
     How faithful an answer can be to a session that was never frozen.
 
+    PARTIAL(resident of total) while a position is absent or provisional, whatever the others went
+    through. Otherwise LOSSY(codec) when KV of any position was loaded from a codec that changes
+    values ('fp16' included), and EXACT when none was: loaded from 'raw', or computed.
+
     Parameters
     ----------
     codec
