@@ -9,7 +9,7 @@ provisional, that is, not computed while an earlier position was absent or itsel
 window is
 
 - *usable* when all chunks are resident that hold a token of `usable_bounds`;
-- *answerable*, for a prompt, when it is usable and the chunks are resident that `prioritize` wants;
+- *answerable*, for a prompt, when it is usable and what `prioritize` wants for it is resident;
 - *complete* when every position is sound (`cwm_ros.thaw.Thaw.is_complete`).
 
 How faithful an answer can be is another question; see `cwm_ros.session.Fidelity`.
