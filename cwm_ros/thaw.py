@@ -395,9 +395,14 @@ class Thaw:
         return not self.is_paused
 
     def _send(self, *, is_engine_free: bool) -> None:
-        """Keep the threads busy with what will not sooner be computed."""
+        """
+        Keep the threads busy with what will not sooner be computed.
+
+        Beside an answer one chunk at a time is loaded: it takes less from each token than the
+        driver notices, and a token takes longer than a chunk.
+        """
         engine_s = 0.0 if is_engine_free else math.inf
-        while not self._ahead.is_full:
+        while not self._ahead.is_full and (is_engine_free or self._ahead.is_empty):
             if self._must_let_pass(self._work.next_load):
                 return
             step = self._work.take_load(self._loading_s(), engine_s)

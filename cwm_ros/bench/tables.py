@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LIMITS = ('raw-read', 'memcpy')
+READS = ('raw-read', 'raw-read-parallel')
+LIMITS = (*READS, 'memcpy')
 """Paths that nothing can be faster than: reading the same bytes, copying the decoded ones."""
 
 
@@ -32,7 +33,8 @@ class Row:
     state
         Whether the files were in the page cache: 'warm', or 'cold' when they were not.
     stage
-        'header', 'usable' or 'complete'; peers only have the last.
+        'header', 'usable' or 'complete'; peers only have the last. Or 'token' and
+        'token-thawing', one generated token.
     median_s, min_s
         Of the runs [s].
     bytes
@@ -139,16 +141,23 @@ class Report:
         """Return which part of the time of ``row`` its limits alone would take, None for them."""
         if row.path != 'cwm' or row.stage != 'complete':
             return None
-        rows = [self.find(row.case, path, row.state) for path in LIMITS]
-        limits = [limit.median_s for limit in rows if limit is not None]
+        copy = self.find(row.case, 'memcpy', row.state)
+        limits = [limit.median_s for limit in (self.fastest_read(row), copy) if limit]
         return max(limits) / row.median_s if limits else None
+
+    def fastest_read(self, row: Row) -> Row | None:
+        """Return the fastest way to read what ``row`` reads, and only that."""
+        reads = [self.find(row.case, path, row.state) for path in READS]
+        return min((read for read in reads if read), key=lambda r: r.median_s, default=None)
 
     def as_json(self) -> dict[str, object]:
         """Return all of it for ``--json``."""
         targets = [{**asdict(target), 'is_met': target.is_met} for target in self.targets]
         return {
             'machine': self.machine,
-            'rows': [asdict(row) for row in self.rows],
+            'rows': [
+                {**asdict(row), 'limit_fraction': self.limit_ratio(row)} for row in self.rows
+            ],
             'targets': targets,
             'notes': list(self.notes),
         }

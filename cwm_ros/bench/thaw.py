@@ -21,7 +21,8 @@ import numpy as np
 
 from cwm_ros.bench.tables import describe_machine, Report, Row, Target
 from cwm_ros.bench.thaw_contest import COLD, Contestant, hold_contest, WARM
-from cwm_ros.bench.thaw_peers import array_peers, copy_limit, has_llama, llama_peer, read_limit
+from cwm_ros.bench.thaw_generation import generation_case, TOKEN, TOKEN_THAWING
+from cwm_ros.bench.thaw_peers import array_peers, copy_limit, has_llama, llama_peer, read_limits
 from cwm_ros.bench.thaw_reference import reference_case, reference_lengths
 from cwm_ros.bench.thaw_synthetic import (
     ArrayEngine,
@@ -43,6 +44,8 @@ SYNTHETIC_SINGLE = 'synthetic-268MB-fp32'
 REFERENCE = 'reference-'
 FASTER_THAN = 'reference-4096'
 """The case whose thaw is held against recomputing."""
+GENERATION_TOKENS = 8192
+"""A thaw takes long enough to generate meanwhile; there must be room for an answer, too."""
 THREADS = 2
 STORE_MIB = 4096
 
@@ -125,11 +128,14 @@ def _enter(
             contestants.append(llama_peer(SYNTHETIC, bench.geometry, folder, closing))
         else:
             notes.append('llama.cpp is absent: install the extra "peers" to compare with it.')
+    cases_there = case_names(settings)
     for case in cases:
         if case.startswith(REFERENCE):
             note(f'{case}: prefilling')
             length = int(case.removeprefix(REFERENCE))
             contestants += reference_case(case, length, settings)
+            if length == GENERATION_TOKENS and f'{REFERENCE}{2 * length}' in cases_there:
+                contestants.append(generation_case(case, settings))
     return contestants, notes
 
 
@@ -168,7 +174,7 @@ def _enter_synthetic(
         run = partial(thaw_window, store, engine, kernels, settings.thaw)
         contestants += [
             Contestant(case=case, path='cwm', run=run, files=files),
-            read_limit(case, chunks),
+            *read_limits(case, chunks, 2 * settings.thaw.num_threads),
             copy_limit(case, engine.cache.nbytes),
         ]
         if case == SYNTHETIC:
@@ -180,6 +186,7 @@ def _enter_synthetic(
 def thaw_targets(report: Report) -> Iterator[Target]:
     """Yield the promises about thawing that the rows can tell about."""
     yield from _usable_targets(report)
+    yield from _limit_targets(report)
     for state, limit in ((COLD, 0.85), (WARM, 1.0)):
         ratio = _ratio(
             report.find(SYNTHETIC, 'cwm', state), report.find(SYNTHETIC, 'np.load', state)
@@ -207,6 +214,22 @@ def _usable_targets(report: Report) -> Iterator[Target]:
                 name = f"{SYNTHETIC}: usable {state}, of {peer}'s full load"
                 yield Target(name=name, measured=ratio, limit=limit)
                 break
+
+
+def _limit_targets(report: Report) -> Iterator[Target]:
+    cold, warm = (report.find(SYNTHETIC, 'cwm', state) for state in (COLD, WARM))
+    if cold and (ratio := _ratio(cold, report.fastest_read(cold))) is not None:
+        name = f"{SYNTHETIC}: complete cold, of the fastest plain read's time"
+        yield Target(name=name, measured=ratio, limit=1.3)
+    if (ratio := _ratio(report.find(SYNTHETIC, 'memcpy', WARM), warm)) is not None:
+        name = f'{SYNTHETIC}: complete warm, part of the speed of memcpy'
+        yield Target(name=name, measured=ratio, limit=0.6, is_floor=True)
+    for row in report.rows:
+        if row.stage == TOKEN_THAWING:
+            calm = report.find(row.case, row.path, row.state, TOKEN)
+            if (ratio := _ratio(calm, row)) is not None:
+                name = f'{row.case}: generation while thawing, part of the speed afterwards'
+                yield Target(name=name, measured=ratio, limit=0.7, is_floor=True)
 
 
 def _ratio(row: Row | None, other: Row | None) -> float | None:

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 import ctypes
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,24 +37,29 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_limit(case: str, files: Sequence[Path]) -> Contestant:
-    """Return the contestant that only reads the files, with one thread."""
+def read_limits(case: str, files: Sequence[Path], num_threads: int) -> list[Contestant]:
+    """Return the contestants that only read the files: one thread, and so many."""
     largest = max(path.stat().st_size for path in files)
-    buffer = memoryview(bytearray(largest))
+    buffers = threading.local()
 
-    def read() -> None:
-        for path in files:
-            descriptor = os.open(path, os.O_RDONLY)
-            count = os.preadv(descriptor, [buffer[:HEAD_BYTES]], 0)
-            os.preadv(descriptor, [buffer[count:]], count)
-            os.close(descriptor)
+    def read(path: Path) -> None:
+        if not hasattr(buffers, 'view'):
+            buffers.view = memoryview(bytearray(largest))
+        view, descriptor = buffers.view, os.open(path, os.O_RDONLY)
+        count = os.preadv(descriptor, [view[:HEAD_BYTES]], 0)
+        os.preadv(descriptor, [view[count:]], count)
+        os.close(descriptor)
 
-    return Contestant(
-        case=case,
-        path='raw-read',
-        run=complete_after(read, sum(path.stat().st_size for path in files)),
-        files=files,
-    )
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix='read-limit')
+    ways: dict[str, Callable[[], object]] = {
+        'raw-read': lambda: list(map(read, files)),
+        'raw-read-parallel': lambda: list(pool.map(read, files)),
+    }
+    num_bytes = sum(path.stat().st_size for path in files)
+    return [
+        Contestant(case=case, path=path, run=complete_after(way, num_bytes), files=files)
+        for path, way in ways.items()
+    ]
 
 
 def copy_limit(case: str, num_bytes: int) -> Contestant:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.bench.dialogues import make_dialogue
 from cwm_ros.bench.thaw_contest import Contestant, Reached, WARM
-from cwm_ros.bench.thaw_peers import copy_limit, read_limit
+from cwm_ros.bench.thaw_peers import copy_limit, read_limits
 from cwm_ros.bench.thaw_synthetic import follow, own_bytes
 from cwm_ros.engine import LogitRows
 from cwm_ros.manager import Manager
@@ -68,7 +68,7 @@ def reference_case(case: str, num_tokens: int, settings: Settings) -> list[Conte
             states=(WARM,),
             max_runs=RECOMPUTE_RUNS,
         ),
-        read_limit(case, chunks),
+        *read_limits(case, chunks, 2 * settings.thaw.num_threads),
         copy_limit(case, decoded_bytes),
     ]
 

@@ -72,7 +72,7 @@ def test_cwm_has_three_stages_in_order(report: Report, state: str) -> None:
 
 
 def test_peers_and_limits_are_there(report: Report) -> None:
-    paths = ('np.load', 'np.load-mmap', 'safetensors', 'raw-read')
+    paths = ('np.load', 'np.load-mmap', 'safetensors', 'raw-read', 'raw-read-parallel')
     for path in paths:
         assert report.find(bench.SYNTHETIC, path, 'cold')
         assert report.find(bench.SYNTHETIC, path, 'warm')
@@ -90,7 +90,17 @@ def test_an_absent_peer_is_said_to_be_absent(report: Report) -> None:
 def test_json_has_the_promised_keys(report: Report) -> None:
     values = report.as_json()
     assert set(values) == {'machine', 'rows', 'targets', 'notes'}
-    keys = {'case', 'path', 'state', 'stage', 'median_s', 'min_s', 'bytes', 'runs'}
+    keys = {
+        'case',
+        'path',
+        'state',
+        'stage',
+        'median_s',
+        'min_s',
+        'bytes',
+        'runs',
+        'limit_fraction',
+    }
     rows = values['rows']
     assert isinstance(rows, list)
     assert all(set(row) == keys for row in rows)
