@@ -142,6 +142,41 @@ def make_dialogue(
     return Dialogue(turns=turns, questions=tuple(_questions(talk)))
 
 
+def make_return(
+    seed: int, num_tokens: int, count_tokens: CountTokens = estimate_tokens
+) -> tuple[Dialogue, str]:
+    """
+    Make a dialogue that a break ends, and the state of the vehicle after the break.
+
+    Parameters
+    ----------
+    seed, num_tokens, count_tokens
+        As for `make_dialogue`.
+
+    Returns
+    -------
+    Dialogue, str
+        The dialogue until the break, with questions about what holds after it; and the state as
+        a vehicle tells it: 'fuel 42 %, at Mill Road'.
+
+    """
+    rng = Random(seed)
+    talk = Talk(rng=rng)
+    talk.open(phrases_state.SYSTEM_PROMPT, phrases_state.CORE_SLOTS)
+    steps = _steps(talk)
+    used = BOS_TOKENS + count_tokens(talk.lines[0].turn)
+    while used < num_tokens - STEP_TOKENS:
+        before = len(talk.lines)
+        rng.choice(steps)()
+        used += sum(count_tokens(line.turn) for line in talk.lines[before:])
+    turns = tuple(line.turn for line in talk.lines)
+    talk.reenter(phrases_state.CORE_SLOTS)
+    report = talk.lines[-1].turn.text
+    for now in phrases_state.NOW:
+        report = report.partition(now)[2] or report
+    return Dialogue(turns=turns, questions=tuple(_questions(talk))), report.rstrip('.')
+
+
 def _steps(talk: Talk) -> list[Step]:
     """Return what may happen next, each step as often as it is likely in 99 times."""
     likely: tuple[tuple[Step, int], ...] = (

@@ -52,6 +52,31 @@ def thaw_command(
     options.show(report.as_json(), report.as_text())
 
 
+@bench_command.command('freeze')
+@click.option('--rounds', type=click.IntRange(1), default=9, show_default=True)
+@click.option(
+    '--tokens', 'lengths', multiple=True, type=click.IntRange(1024), help='Only this length.'
+)
+@click.option(
+    '--folder',
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default='.',
+    help='On the drive to be measured.',
+)
+@click.pass_obj
+def freeze_command(
+    options: Options, *, rounds: int, lengths: tuple[int, ...], folder: Path
+) -> None:
+    """Time the last freeze of a drive, by the length of the conversation."""
+    from cwm_ros.bench.freeze import as_json, format_freeze, measure_freeze
+    from cwm_ros.bench.tables import describe_machine
+
+    rows = measure_freeze(
+        options.settings, folder, rounds=rounds, lengths=lengths, note=options.note
+    )
+    options.show({'machine': describe_machine(folder), **as_json(rows)}, format_freeze(rows))
+
+
 @bench_command.command('engine')
 @click.option('--rounds', type=click.IntRange(1), default=7, show_default=True)
 @click.option('--tokens', type=click.IntRange(512), default=4096, show_default=True)

@@ -182,3 +182,41 @@ def recall_command(
     with show_bar('asking', questions) as update:
         report = measure_recall(options.settings, task, update)
     options.show(report.as_json(), report.as_text())
+
+
+@eval_command.command('reentry')
+@click.option('--context', type=click.IntRange(512), default=3072, show_default=True)
+@click.option('--dialogues', type=click.IntRange(1), default=10, show_default=True)
+@click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
+@click.pass_obj
+def reentry_command(options: Options, *, context: int, dialogues: int, seed: int) -> None:
+    """Ask for facts and the vehicle's state after a break, windows thawed by the manager."""
+    from cwm_ros.bench.memory import measure_reentry
+
+    report = measure_reentry(
+        options.settings, tokens=context, dialogues=dialogues, seed=seed, note=options.note
+    )
+    options.show(report.rows(), report.as_text())
+
+
+@eval_command.command('segments')
+@click.option('--tokens', type=click.IntRange(1024), default=6144, show_default=True)
+@click.option('--context', type=click.IntRange(512), default=4096, show_default=True)
+@click.option('--dialogues', type=click.IntRange(1), default=10, show_default=True)
+@click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
+@click.pass_obj
+def segments_command(
+    options: Options, *, tokens: int, context: int, dialogues: int, seed: int
+) -> None:
+    """Ask dialogues of TOKENS about what was said, with a context of CONTEXT and of all."""
+    from cwm_ros.bench.memory import measure_segments
+
+    report = measure_segments(
+        options.settings,
+        tokens=tokens,
+        context=context,
+        dialogues=dialogues,
+        seed=seed,
+        note=options.note,
+    )
+    options.show(report.rows(), report.as_text())
