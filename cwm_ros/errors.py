@@ -125,6 +125,24 @@ class BusyError(CwmError):
     code = ErrorCode.BUSY
 
 
+class NotActiveError(CwmError):
+    """The node is not in the lifecycle state that this needs."""
+
+    code = ErrorCode.NOT_ACTIVE
+
+
+class DeferredPowerError(CwmError):
+    """The power policy does not allow it now; it may be tried again."""
+
+    code = ErrorCode.DEFERRED_POWER
+
+
+class EngineHungError(CwmError):
+    """A step of the engine is overdue; the process ends."""
+
+    code = ErrorCode.ENGINE_HUNG
+
+
 class DeadlineError(CwmError):
     """Time ran out; what was done until then stays."""
 

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-import os
 import time
 from typing import TYPE_CHECKING
 
-from cwm_ros.codec import KernelLoader
-from cwm_ros.engine import open_engine
+from cwm_ros.deadline import Pace
 from cwm_ros.errors import EngineError, ExistsError
 from cwm_ros.kv import Role, Turn
 from cwm_ros.live import LiveWindow, Tools
-from cwm_ros.machine import rate_file
-from cwm_ros.model import build_graph, Checkpoint, find_model, FirstLayer
+from cwm_ros.loaded import LoadedModel
 from cwm_ros.probe import EndProbe
 from cwm_ros.proof import ChunkProof, Evidence, unpack_samples
-from cwm_ros.rates import RateBook
 from cwm_ros.reopen import restore_session
 from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks
 from cwm_ros.save import save, write_behind
@@ -40,8 +36,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from cwm_ros.answer import Answer, Delta, Request
+    from cwm_ros.codec import KernelLoader
     from cwm_ros.config import Settings
+    from cwm_ros.engine import Engine
     from cwm_ros.freeze import FreezeProgress
+    from cwm_ros.model import Checkpoint
+    from cwm_ros.rates import RateBook
     from cwm_ros.reentry import ReEntry
     from cwm_ros.segment import SegmentStarted
     from cwm_ros.store import ChunkEntry, Window
@@ -58,6 +58,8 @@ class Manager:
         Of all rooms.
     profile
         Whose windows; empty for ``privacy.default_profile``.
+    defer_engine
+        Open the store only; `load_engine` loads the model.
     clock
         Steady clock [s].
     wall_ms
@@ -65,10 +67,8 @@ class Manager:
 
     Attributes
     ----------
-    store, checkpoint, engine
-        What was opened.
-    rates
-        What is known of how fast this board loads and computes.
+    store, profile
+        What is open, and whose.
     time_to_header_s
         How long reading the open window's manifest and turns took [s].
 
@@ -79,6 +79,7 @@ class Manager:
         settings: Settings,
         *,
         profile: str = '',
+        defer_engine: bool = False,
         clock: Callable[[], float] = time.perf_counter,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -86,43 +87,96 @@ class Manager:
         self.time_to_header_s = 0.0
         self._live: LiveWindow | None = None
         self._held: Session | None = None
+        self._pace = Pace()
         self._clock = clock
         self._wall_ms = wall_ms
+        self._model: LoadedModel | None = None
+        self._store_open = ExitStack()
+        try:
+            self._open_store(profile or settings.privacy.default_profile)
+            if not defer_engine:
+                self.load_engine()
+        except BaseException:
+            self._store_open.close()
+            raise
+
+    def _open_store(self, profile: str) -> None:
         with ExitStack() as opening:
             self.store = opening.enter_context(
                 Store.open(
-                    settings.storage,
-                    profile=profile or settings.privacy.default_profile,
+                    self.settings.storage,
+                    profile=profile,
                     writable=True,
-                    clock=wall_ms,
-                    privacy=settings.privacy,
+                    clock=self._wall_ms,
+                    privacy=self.settings.privacy,
                 )
             )
-            cache = settings.engine.cache_path
-            self.kernels = KernelLoader(cache / 'kernels')
-            self.checkpoint = Checkpoint(find_model(settings.engine.model), cache)
-            self.engine = opening.enter_context(
-                open_engine(
-                    lambda formulation: build_graph(self.checkpoint, formulation, cache),
-                    self.checkpoint.kv_spec,
-                    self.checkpoint.identity,
-                    settings.engine,
-                )
-            )
-            kept = rate_file(settings, self.checkpoint.identity.model)
-            self.rates = RateBook(kept, shared_cores=os.cpu_count() or 1)
-            self._first_layer = opening.enter_context(
-                FirstLayer(self.checkpoint.folder, self.checkpoint.spec)
-            )
-            self._open = opening.pop_all()
-        self._tools = Tools(
-            settings=settings,
-            store=self.store,
-            checkpoint=self.checkpoint,
-            kernels=self.kernels,
-            clock=clock,
-            wall_ms=wall_ms,
-        )
+            before, self._store_open = self._store_open, opening.pop_all()
+        before.close()
+        self.profile = profile
+
+    def load_engine(self) -> None:
+        """
+        Load the model; for a manager that was made with ``defer_engine``.
+
+        Raises
+        ------
+        ModelError, EngineError
+            It cannot be loaded; the store stays open.
+
+        """
+        if self._model is None:
+            self._model = LoadedModel(self.settings)
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether the model is loaded."""
+        return self._model is not None
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        if self._model is None:
+            raise EngineError('the model is not loaded', hint='load it first')
+        return self._model
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model's files."""
+        return self._loaded.checkpoint
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the model."""
+        return self._loaded.engine
+
+    @property
+    def kernels(self) -> KernelLoader:
+        """Gives the codec's fastest kernels."""
+        return self._loaded.kernels
+
+    @property
+    def rates(self) -> RateBook:
+        """What is known of how fast this board loads and computes."""
+        return self._loaded.rates
+
+    def use_profile(self, profile: str) -> None:
+        """
+        Leave the open window and the profile, and open another profile; the model stays loaded.
+
+        Raises
+        ------
+        CwmError
+            It cannot be opened; then the profile stays the one that it was, without a window.
+
+        """
+        self._check_idle()
+        if profile == self.profile:
+            return
+        self.leave()
+        if self._model is not None:
+            self.engine.reset()  # nothing of one driver stays for the next
+        self._held = None
+        self._open_store(profile)
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +194,9 @@ class Manager:
         try:
             self.leave()
         finally:
-            self._open.close()
+            with self._store_open:
+                if self._model is not None:
+                    self._model.close()
 
     # --- windows ------------------------------------------------------------------------------
 
@@ -295,7 +351,7 @@ class Manager:
                 tokens=session.tokens,
                 entries=entries,
                 samples=unpack_samples(samples, self.engine.spec),
-                first_layer=self._first_layer.kv,
+                first_layer=self._loaded.first_layer.kv,
                 count=self.settings.thaw.proof_tokens,
             )
         )
@@ -331,6 +387,17 @@ class Manager:
             live.close()
             self.rates.save()
 
+    def _make_tools(self) -> Tools:
+        return Tools(
+            settings=self.settings,
+            store=self.store,
+            checkpoint=self.checkpoint,
+            kernels=self.kernels,
+            clock=self._clock,
+            wall_ms=self._wall_ms,
+            pace=self._pace,
+        )
+
     def _begin(self, name: str, session: Session) -> LiveWindow:
         """Leave the open window; what the engine holds of the next one's tokens stays."""
         self.leave()
@@ -341,7 +408,7 @@ class Manager:
             session.adopt(held)
         self._held = session
         session.timing = partial(self.rates.computing, self.engine)
-        self._live = LiveWindow(name, session, self._tools)
+        self._live = LiveWindow(name, session, self._make_tools())
         return self._live
 
     # --- talking ------------------------------------------------------------------------------

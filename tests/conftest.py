@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from hypothesis import settings as hypothesis_settings
 import pytest
 
-from cwm_ros import manager as manager_module
+from cwm_ros import loaded as loaded_module
 from cwm_ros.config import (
     AssistantSettings,
     CodecSettings,
@@ -83,7 +83,7 @@ def settings(tmp_path: Path, model_cache: Path) -> Settings:
 @pytest.fixture
 def open_tiny(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenManager]:
     """Return a function that opens a manager on the tiny model; keywords replace settings."""
-    monkeypatch.setattr(manager_module, 'KernelLoader', NumpyKernels)
+    monkeypatch.setattr(loaded_module, 'KernelLoader', NumpyKernels)
     with ExitStack() as closing:
         yield lambda **changes: closing.enter_context(_open(settings, changes))
 
@@ -105,9 +105,9 @@ def open_fake(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[O
             prefill_slice=given.prefill_slice,
         )
 
-    monkeypatch.setattr(manager_module, 'KernelLoader', NumpyKernels)
-    monkeypatch.setattr(manager_module, 'open_engine', open_engine)
-    monkeypatch.setattr(manager_module, 'FirstLayer', lambda *_: HashFirstLayer(identities[-1]))
+    monkeypatch.setattr(loaded_module, 'KernelLoader', NumpyKernels)
+    monkeypatch.setattr(loaded_module, 'open_engine', open_engine)
+    monkeypatch.setattr(loaded_module, 'FirstLayer', lambda *_: HashFirstLayer(identities[-1]))
     with ExitStack() as closing:
         yield lambda **changes: closing.enter_context(_open(settings, changes))
 
@@ -173,9 +173,9 @@ def one_engine(model_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[O
     engine = open_reference()
     close = engine.close
     monkeypatch.setattr(engine, 'close', engine.reset)
-    monkeypatch.setattr(manager_module, 'open_engine', lambda *_: engine)
-    monkeypatch.setattr(manager_module, 'Checkpoint', checkpoint)
-    monkeypatch.setattr(manager_module, 'KernelLoader', NumpyKernels)
+    monkeypatch.setattr(loaded_module, 'open_engine', lambda *_: engine)
+    monkeypatch.setattr(loaded_module, 'Checkpoint', checkpoint)
+    monkeypatch.setattr(loaded_module, 'KernelLoader', NumpyKernels)
     oracle = Oracle(open_reference)
     yield oracle
     oracle.close()

@@ -18,7 +18,7 @@ from hypothesis.stateful import invariant, precondition, rule, RuleBasedStateMac
 import numpy as np
 import pytest
 
-from cwm_ros import manager as manager_module
+from cwm_ros import loaded as loaded_module
 from cwm_ros.answer import Answer, Request, When
 from cwm_ros.config import (
     AssistantSettings,
@@ -386,9 +386,9 @@ class Conversations(RuleBasedStateMachine):
 
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, 'KernelLoader', NumpyKernels)
+    monkeypatch.setattr(loaded_module, 'KernelLoader', NumpyKernels)
     monkeypatch.setattr(
-        manager_module,
+        loaded_module,
         'open_engine',
         # Small enough for several segments.
         lambda graph, spec, identity, given: HashEngine(identity, capacity=1500),  # noqa: ARG005

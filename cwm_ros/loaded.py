@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A model that is ready to run: its checkpoint, its engine, and what this board showed with it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+import os
+from typing import TYPE_CHECKING
+
+from cwm_ros.codec import KernelLoader
+from cwm_ros.engine import open_engine
+from cwm_ros.machine import rate_file
+from cwm_ros.model import build_graph, Checkpoint, find_model, FirstLayer
+from cwm_ros.rates import RateBook
+
+if TYPE_CHECKING:
+    from cwm_ros.config import Settings
+
+
+class LoadedModel:
+    """
+    Opens what the settings name.
+
+    Attributes
+    ----------
+    checkpoint, engine, first_layer
+        The model's files, what runs it, and its first layer for proofs.
+    kernels
+        Gives the codec's fastest kernels.
+    rates
+        How fast this board loads and computes with it.
+
+    Raises
+    ------
+    ModelError, EngineError
+        It cannot be loaded; nothing stays open.
+
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        cache = settings.engine.cache_path
+        self.kernels = KernelLoader(cache / 'kernels')
+        self.checkpoint = Checkpoint(find_model(settings.engine.model), cache)
+        kept = rate_file(settings, self.checkpoint.identity.model)
+        self.rates = RateBook(kept, shared_cores=os.cpu_count() or 1)
+        with ExitStack() as opening:
+            self.engine = opening.enter_context(
+                open_engine(
+                    lambda formulation: build_graph(self.checkpoint, formulation, cache),
+                    self.checkpoint.kv_spec,
+                    self.checkpoint.identity,
+                    settings.engine,
+                )
+            )
+            self.first_layer = opening.enter_context(
+                FirstLayer(self.checkpoint.folder, self.checkpoint.spec)
+            )
+            self._open = opening.pop_all()
+
+    def close(self) -> None:
+        """Release the engine and its memory."""
+        self._open.close()
