@@ -21,6 +21,10 @@ append-only. Every error says what is wrong, where, and (in `hint`) what to do a
     ├── EngineError             inference failed
     │   ├── ContextFullError    the prompt does not fit
     │   └── OutOfMemoryError
+    ├── NotActiveError          the lifecycle state does not allow it
+    ├── DeferredPowerError      the power policy does not allow it now
+    ├── EngineHungError         a step is overdue
+    ├── DeadlineError           time ran out
     └── InterruptedOperation    cancelled by the caller
 """
 
