@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from threading import Event
 
+    from cwm_ros.abstention import Abstentions
     from cwm_ros.model import IncrementalDecoder
     from cwm_ros.session import Session
     from cwm_ros.thaw import Thaw, ThawProgress
@@ -92,6 +93,9 @@ class Answer:
         Of the context that the answer began from.
     is_provisional
         Whether context was missing when it began.
+    num_drafts
+        How many answers were given up before it, because they were abstentions while chunks were
+        absent; nobody heard them.
 
     """
 
@@ -102,6 +106,7 @@ class Answer:
     time_to_first_token_s: float
     fidelity: str
     is_provisional: bool
+    num_drafts: int = 0
 
 
 def wait_for(thaw: Thaw, when: When, cancel: Event | None) -> Iterator[ThawProgress]:
@@ -134,21 +139,47 @@ class Speaker:
         Turns tokens into text.
     request
         How to answer.
+    unwanted
+        Answers that are to be given up when they begin so; None for none.
+
+    Attributes
+    ----------
+    text, num_tokens
+        What was said.
+    finish_reason
+        'stop', 'length', 'cancelled', or 'abstained' when it was given up.
 
     """
 
-    def __init__(self, session: Session, decoder: IncrementalDecoder, request: Request) -> None:
+    def __init__(
+        self,
+        session: Session,
+        decoder: IncrementalDecoder,
+        request: Request,
+        unwanted: Abstentions | None = None,
+    ) -> None:
         self._session = session
         self._decoder = decoder
         self._request = request
+        self._unwanted = unwanted
+        self._held = ''
         self.text = ''
         self.num_tokens = 0
         self.finish_reason = 'length'
         self._is_cut = False
         self._lock = Lock()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether tokens were generated of which nothing was said, as it may be unwanted."""
+        return bool(self._held)
+
     def speak(self, cancel: Event | None) -> Iterator[str]:
-        """Yield pieces of text until the model stops, the limit is reached or it is cancelled."""
+        """
+        Yield pieces of text until the model stops, the limit is reached or it is cancelled.
+
+        What may become an unwanted answer is held back until it is clear that it does not.
+        """
         request = self._request
         sampling = Sampling(temperature=request.temperature)
         rng = np.random.default_rng(request.seed)
@@ -163,13 +194,17 @@ class Speaker:
                         break
                     self.num_tokens += 1
                     piece = self._say(self._decoder.push(token))
-                yield piece
+                if piece is not None:
+                    yield piece
+                if self.finish_reason == 'abstained':
+                    return
                 check_cancelled(cancel)
         except InterruptedOperation:
             self.finish_reason = 'cancelled'
         with self._lock:
+            self._unwanted = None
             piece = '' if self._is_cut else self._say(self._decoder.flush())
-        yield piece
+        yield piece or ''
         if self._session.is_answer_ended:
             self.finish_reason = 'stop'
         elif self._is_cut:
@@ -186,9 +221,18 @@ class Speaker:
             self._is_cut = self._is_cut or bool(said)
             return said
 
-    def _say(self, piece: str) -> str:
+    def _say(self, piece: str) -> str | None:
         """Add a piece; white space around the whole answer belongs to the template."""
+        self._held += piece
         if not self.text:
-            piece = piece.lstrip()
+            self._held = self._held.lstrip()
+        if self._unwanted:
+            if self._unwanted.is_one(self._held):
+                self.finish_reason = 'abstained'
+                return None
+            if self._unwanted.may_become(self._held):
+                return None
+            self._unwanted = None
+        piece, self._held = self._held, ''
         self.text += piece
         return piece

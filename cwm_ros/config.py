@@ -277,6 +277,9 @@ class AssistantSettings:
         UTF-8 text that begins every new window; empty means `DEFAULT_SYSTEM_PROMPT`.
     max_tokens
         Longest answer [tokens].
+    abstentions
+        How an answer begins that says that the model does not know, beside what its card says;
+        several phrases are separated by '|'.
     carry_over
         Most of the context that recent turns take when it was full and a new segment begins,
         as a part of it.
@@ -285,11 +288,17 @@ class AssistantSettings:
 
     system_prompt_file: str = ''
     max_tokens: int = 64
+    abstentions: str = ''
     carry_over: float = 0.5
 
     def __post_init__(self) -> None:
         check_range('assistant.max_tokens', self.max_tokens, 1, 1 << 16)
         check_range('assistant.carry_over', self.carry_over, 0, 0.9)
+
+    @property
+    def abstention_phrases(self) -> tuple[str, ...]:
+        """Return the phrases of ``abstentions``."""
+        return tuple(part.strip() for part in self.abstentions.split('|') if part.strip())
 
     def read_system_prompt(self) -> str:
         """Return what a new window begins with."""

@@ -10,6 +10,7 @@ from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING
 
+from cwm_ros.abstention import Abstentions
 from cwm_ros.deadline import Pace
 from cwm_ros.errors import BusyError, ContextFullError, CwmError
 from cwm_ros.freeze import manifest_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cwm_ros.config import Settings
     from cwm_ros.model import Checkpoint
     from cwm_ros.reentry import ReEntry
+    from cwm_ros.review import Spoken
     from cwm_ros.store import ChunkEntry, Manifest, Store
     from cwm_ros.thaw import Thaw
 
@@ -81,6 +83,10 @@ class LiveWindow:
         Chunks of the window as it was committed last, those that fit this engine.
     manifest
         The window as it was committed last; None for a new one.
+    spoken
+        Answers that are to be reviewed, oldest first.
+    abstentions
+        How answers begin that say that the model does not know.
     tags
         The user's words about it, which the next freeze stores.
     problems
@@ -101,6 +107,10 @@ class LiveWindow:
         self.thaw: Thaw | None = None
         self.entries: tuple[ChunkEntry, ...] = ()
         self.manifest: Manifest | None = None
+        self.spoken: list[Spoken] = []
+        self.abstentions = Abstentions(
+            (*tools.checkpoint.card.abstentions, *tools.settings.assistant.abstention_phrases)
+        )
         self.tags: tuple[str, ...] = ()
         self.problems: tuple[str, ...] = ()
         self.is_answering = False

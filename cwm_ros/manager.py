@@ -23,6 +23,7 @@ from cwm_ros.probe import EndProbe
 from cwm_ros.proof import ChunkProof, Evidence, unpack_samples
 from cwm_ros.reopen import restore_session
 from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks
+from cwm_ros.review import answers_in
 from cwm_ros.save import save, write_behind
 from cwm_ros.session import Session
 from cwm_ros.store import Store
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from cwm_ros.model import Checkpoint
     from cwm_ros.rates import RateBook
     from cwm_ros.reentry import ReEntry
+    from cwm_ros.review import Review
     from cwm_ros.segment import SegmentStarted
     from cwm_ros.store import ChunkEntry, Window
     from cwm_ros.thaw import Thaw, ThawProgress
@@ -308,6 +310,8 @@ class Manager:
         live = self._begin(name, session)
         live.entries = entries
         live.manifest = window.manifest
+        if window.manifest is not None:
+            live.spoken = answers_in(session, window.manifest)
         live.tags = window.manifest.tags if window.manifest else ()
         if problem:
             live.problems += (f'the window is opened from its turns: {problem}',)
@@ -464,14 +468,17 @@ class Manager:
         """
         return self._idle().enter(context)
 
-    def catch_up(self, cancel: Event | None = None) -> Iterator[int]:
+    def catch_up(self, cancel: Event | None = None) -> Iterator[int | Review]:
         """
-        Finish the thaw, then compute what is pending and again what is provisional.
+        Do what idle time is for: finish the thaw, review what was said without it, repair.
+
+        What is pending is computed, and again what is provisional.
 
         Yields
         ------
-        int
-            Number of tokens that are not sound yet.
+        int or Review
+            Number of tokens that are not sound yet; and for each answer that was given while
+            context was missing, whether it holds. The record stays as it was said.
 
         Raises
         ------
@@ -558,7 +565,7 @@ class Manager:
         """
         yield from save(self._idle(), is_final=is_final, deadline_s=deadline_s)
 
-    def idle(self, cancel: Event | None = None) -> Iterator[int | FreezeProgress]:
+    def idle(self, cancel: Event | None = None) -> Iterator[int | Review | FreezeProgress]:
         """
         Do what is best done between turns: `catch_up`, then write chunks that became full.
 

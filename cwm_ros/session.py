@@ -260,6 +260,19 @@ class Session:
             self.take_back(num_turns)
             raise
 
+    def answer_bounds(self, index: int) -> tuple[int, int]:
+        """Return where the tokens of what the assistant says in a turn begin and end."""
+        opening = self._chat.render_suffix(self.turns[:index], [], add_generation_prompt=True)
+        start = self.turn_stops[index - 1] + len(opening)
+        return start, max(start, self.turn_stops[index] - len(self._closing))
+
+    def retract_answer(self) -> None:
+        """Forget an answer that was not ended, and the KV of the prompt before it."""
+        start = self.turn_stops[-2] if len(self.turn_stops) > 1 else 0
+        self.drop(start, self.num_tokens)
+        self._tokens = self._tokens[: self.turn_stops[-1]]
+        self._frontier = min(self._frontier, start)
+
     def begin_answer(self, max_tokens: int) -> None:
         """
         Append the tokens after which the assistant speaks, and make room for an answer.

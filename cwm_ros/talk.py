@@ -7,15 +7,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cwm_ros.answer import Answer, Delta, Speaker, wait_for
+from cwm_ros.answer import Answer, Delta, Speaker, wait_for, When
 from cwm_ros.model import IncrementalDecoder
+from cwm_ros.review import Reviewer, Spoken
+from cwm_ros.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from threading import Event
 
+    from cwm_ros.abstention import Abstentions
     from cwm_ros.answer import Request
     from cwm_ros.live import LiveWindow
+    from cwm_ros.review import Review
     from cwm_ros.segment import SegmentStarted
     from cwm_ros.thaw import ThawProgress
 
@@ -56,32 +60,100 @@ def _wait(live: LiveWindow, request: Request, cancel: Event | None) -> Iterator[
 def _answer(
     live: LiveWindow, request: Request, prompt_tokens: int, began: float, cancel: Event | None
 ) -> Iterator[Delta | ThawProgress | Answer]:
-    tools, session, fidelity = live.tools, live.session, live.session.fidelity
-    speaker = Speaker(session, IncrementalDecoder(tools.checkpoint.tokenizer), request)
-    first_token_s = 0.0
-    live.speaker = speaker
-    try:
-        for piece in speaker.speak(cancel):
-            first_token_s = first_token_s or tools.clock() - began
-            yield Delta(text=piece)
-            if live.thaw is not None and live.thaw.advance(wait=False):
-                yield live.thaw.progress()
-    finally:
-        said = live.end_answer(session)
+    """Answer; an abstention while chunks are absent is given up for more of them."""
+    tools, num_drafts = live.tools, 0
+    while True:
+        session, fidelity = live.session, live.session.fidelity
+        speaker = Speaker(
+            session,
+            IncrementalDecoder(tools.checkpoint.tokenizer),
+            request,
+            _unwanted(live, num_drafts),
+        )
+        first_token_s = 0.0
+        live.speaker = speaker
+        try:
+            for piece in speaker.speak(cancel):
+                first_token_s = first_token_s or tools.clock() - began
+                yield Delta(text=piece)
+                if live.thaw is not None and live.thaw.advance(wait=False):
+                    yield live.thaw.progress()
+        finally:
+            if speaker.is_held:  # nobody heard it
+                session.retract_answer()
+                session.begin_answer(1)
+            if speaker.finish_reason != 'abstained':
+                text = _end(live, speaker, is_provisional=fidelity.resident < fidelity.total)
+        if speaker.finish_reason != 'abstained':
+            break
+        num_drafts += 1
+        live.speaker = None
+        session.retract_answer()
+        yield from _load_more(live, cancel)
+        session.begin_answer(request.max_tokens)
     yield Answer(
-        text=said.text,
+        text=text,
         finish_reason=speaker.finish_reason,
         prompt_tokens=prompt_tokens,
         new_tokens=speaker.num_tokens,
         time_to_first_token_s=first_token_s,
         fidelity=str(fidelity),
         is_provisional=fidelity.resident < fidelity.total,
+        num_drafts=num_drafts,
     )
 
 
-def catch_up(live: LiveWindow, cancel: Event | None = None) -> Iterator[int]:
-    """Finish the thaw, then make everything sound; see `Manager.catch_up`."""
+def _end(live: LiveWindow, speaker: Speaker, *, is_provisional: bool) -> str:
+    """Make what was said the assistant's turn, to be reviewed if it has to be."""
+    session, thaw = live.session, live.thaw
+    said = live.end_answer(session)
+    if is_provisional or (thaw is not None and thaw.result().verdict is Verdict.PENDING):
+        live.spoken.append(
+            Spoken(
+                turn=session.num_turns - 1,
+                is_cut=speaker.finish_reason != 'stop',
+                is_provisional=is_provisional,
+            )
+        )
+    return said.text
+
+
+def _unwanted(live: LiveWindow, num_drafts: int) -> Abstentions | None:
+    """Return which answers are to be given up: abstentions, while there is more to load."""
+    is_last = num_drafts >= live.tools.settings.thaw.abstention_retries
+    if is_last or live.thaw is None or not live.thaw.want_more(0):
+        return None
+    return live.abstentions
+
+
+def _load_more(live: LiveWindow, cancel: Event | None) -> Iterator[ThawProgress]:
+    assert live.thaw is not None
+    live.thaw.want_more(max(1, live.tools.settings.thaw.relevant_chunks))
+    yield from wait_for(live.thaw, When.USABLE, cancel)
+    live.thaw.settle()
+
+
+def catch_up(live: LiveWindow, cancel: Event | None = None) -> Iterator[int | Review]:
+    """Finish the thaw, review answers, make everything sound; see `Manager.catch_up`."""
     while live.thaw is not None and live.thaw.advance(wait=True, cancel=cancel):
         yield len(live.session.unsound())
+    thaw = live.thaw
+    has_failed = thaw is not None and thaw.result().verdict is Verdict.NOT_EFFECTIVE
+    while live.spoken:
+        spoken = live.spoken[0]
+        if spoken.is_provisional or has_failed:
+            yield from _reviewer(live).review(spoken, cancel)
+        live.spoken.remove(spoken)
     for _ in live.session.repair(cancel):
         yield len(live.session.unsound())
+
+
+def _reviewer(live: LiveWindow) -> Reviewer:
+    model = live.tools.checkpoint
+    return Reviewer(
+        session=live.session,
+        tokenizer=model.tokenizer,
+        stop_ids=model.stop_ids,
+        abstentions=live.abstentions,
+        max_tokens=live.tools.settings.assistant.max_tokens,
+    )

@@ -34,7 +34,7 @@ from cwm_ros.readahead import check_cancelled, ReadAhead
 from cwm_ros.relevance import relevance
 from cwm_ros.schedule import AUTO, LOAD
 from cwm_ros.session import REPAIR_SLICE
-from cwm_ros.verdict import Judge, Restored
+from cwm_ros.verdict import Judge, ThawResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -169,6 +169,7 @@ class Thaw:
         self._judge = Judge(probe, (step.entry.codec for step in steps if step.entry))
         self._usable = {step.start for step in steps if step.is_usable_part}
         self._wanted = self._usable
+        self._by_relevance = self.steps
         self._by_start = {step.start: step for step in steps}
         self._load = load
         self._book = book or RateBook()
@@ -211,10 +212,10 @@ class Thaw:
     def _is_all_there(self) -> bool:
         return not self._work and self._ahead.is_empty and self._next_unsound() is None
 
-    def result(self) -> Restored:
+    def result(self) -> ThawResult:
         """Return what the restore has come to; `Verdict.PENDING` until it is complete."""
         present = self.session.engine.resident.overlap(0, self.num_tokens)
-        return Restored(
+        return ThawResult(
             verdict=self._judge.verdict,
             reason=self._judge.reason,
             reused_tokens=self._counts.reused_tokens,
@@ -279,7 +280,19 @@ class Thaw:
         self._wanted = {
             step.start for step in order[:num_wanted] if step.entry or step.is_usable_part
         }
+        self._by_relevance = order
         self._work.reorder(order)
+
+    def want_more(self, count: int) -> bool:
+        """Let a prompt wait for the next ``count`` absent chunks, too; say if there are any."""
+        resident = self.session.engine.resident
+        absent = [
+            step.start
+            for step in self._by_relevance
+            if self._by_start[step.start].entry and not resident.covers(step.start, step.stop)
+        ]
+        self._wanted = self._wanted | set(absent[:count])
+        return bool(absent)
 
     def advance(self, *, wait: bool, cancel: Event | None = None) -> bool:
         """

@@ -37,7 +37,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
+class ThawResult:
     """
     What a restore came to.
 
@@ -89,7 +89,7 @@ class Judge:
     rejected
         How many could not be used.
     verdict, reason
-        See `Restored`.
+        See `ThawResult`.
 
     """
 

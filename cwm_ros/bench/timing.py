@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from cwm_ros.answer import Answer, Delta
+from cwm_ros.review import Review
 from cwm_ros.thaw import ThawProgress
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from cwm_ros.answer import Request
     from cwm_ros.manager import Manager
+    from cwm_ros.verdict import ThawResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,12 @@ class Told:
         Whether context was missing then.
     warnings
         What could not be loaded, and why.
+    num_drafts
+        Answers that were given up before this one, for more context.
+    restore
+        What is known about the restore; None for a window that was not thawed.
+    reviews
+        Which of the answers that were given without all context hold.
     steps
         How the thaw went.
 
@@ -56,12 +64,20 @@ class Told:
     fidelity: str
     provisional: bool
     warnings: tuple[str, ...]
+    num_drafts: int
+    restore: ThawResult | None
+    reviews: tuple[Review, ...]
     steps: tuple[ThawProgress, ...] = field(repr=False)
 
     def as_json(self) -> dict[str, object]:
         """Return the fields for ``--json``, without the steps."""
         values = asdict(self)
         del values['steps']
+        values['reviews'] = [
+            {**asdict(review), 'verdict': review.verdict.value} for review in self.reviews
+        ]
+        if self.restore is not None:
+            values['restore'] = {**asdict(self.restore), 'verdict': self.restore.verdict.value}
         return values
 
 
@@ -95,8 +111,7 @@ def say_timed(
     thaw = manager.thaw
     while thaw is not None and thaw.advance(wait=True):
         steps.append(thaw.progress())
-    for _ in manager.catch_up():
-        pass
+    reviews = [event for event in manager.catch_up() if isinstance(event, Review)]
     last = thaw.progress() if thaw is not None else None
     return Told(
         text=answer.text,
@@ -111,6 +126,9 @@ def say_timed(
         fidelity=answer.fidelity,
         provisional=answer.is_provisional,
         warnings=manager.warnings,
+        num_drafts=answer.num_drafts,
+        restore=thaw.result() if thaw is not None else None,
+        reviews=tuple(reviews),
         steps=tuple(steps),
     )
 

@@ -19,6 +19,7 @@ from cwm_ros.cli.conversation import read_conversation
 from cwm_ros.cli.picture import show_bar, thaw_line
 from cwm_ros.errors import CwmError
 from cwm_ros.manager import Manager
+from cwm_ros.review import Review, ReviewVerdict
 from cwm_ros.segment import SegmentStarted
 
 if TYPE_CHECKING:
@@ -80,9 +81,18 @@ def say_command(
         options.note(warning)
     if told.provisional:
         options.note(f'answered from {told.fidelity}')
+    for review in told.reviews:
+        options.note(describe_review(review))
     frozen.note(options)
     options.show({**told.as_json(), **frozen.as_json()}, told.text)
     frozen.check()
+
+
+def describe_review(review: Review) -> str:
+    """Say what became of an answer when all context was there."""
+    if review.verdict is ReviewVerdict.CHANGED:
+        return f'correction: instead of "{review.said}" it is "{review.text}"'
+    return f'"{review.said}" holds in the full context'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +156,8 @@ def ingest_command(options: Options, *, file: Path, window: str, tags: tuple[str
         total = manager.session.num_tokens
         with show_bar('computing', total) as update:
             for left in manager.catch_up():
-                update(total - left)
+                if not isinstance(left, Review):
+                    update(total - left)
         frozen = try_freeze(manager)
         warnings = manager.warnings
     for warning in warnings:
@@ -166,8 +177,7 @@ def chat_command(options: Options, *, window: str) -> None:
     """Talk; /freeze, /thaw, /status and /quit are commands, and quitting freezes."""
     with Manager(options.settings, profile=options.profile) as manager:
         open_or_create(manager, window)
-        for _ in manager.catch_up():
-            pass
+        _catch_up(manager)
         manager.warm_up()
         click.echo(f'{window}: {manager.session.fidelity}; /quit ends')
         for line in iter(_read_line, '/quit'):
@@ -210,8 +220,7 @@ def _run_line(manager: Manager, line: str) -> None:
 
 
 def _freeze(manager: Manager, *, is_final: bool) -> None:
-    for _ in manager.catch_up():
-        pass
+    _catch_up(manager)
     *_, progress = manager.freeze(is_final=is_final)
     if progress.deferred:
         click.echo(f'what was said is safe, the rest waits for the end: {progress.deferred}')
@@ -220,6 +229,13 @@ def _freeze(manager: Manager, *, is_final: bool) -> None:
         f'frozen: {progress.chunks_done} chunks, {progress.chunks_reused} of them reused, '
         f'{progress.bytes_written} bytes written'
     )
+
+
+def _catch_up(manager: Manager) -> None:
+    """Do what idle time is for, and say which answers do not hold."""
+    for event in manager.catch_up():
+        if isinstance(event, Review) and event.verdict is ReviewVerdict.CHANGED:
+            click.echo(describe_review(event))
 
 
 def _show_thaw(manager: Manager) -> None:
