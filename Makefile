@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := dev,plot
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: venv demo test test-slow test-parity test-ros lint fmt type arch bench all clean
+.PHONY: venv demo test test-slow test-parity test-ros fuzz powercut lint fmt type arch bench all clean
 
 all: lint type arch test
 
@@ -30,6 +30,15 @@ test-slow: venv
 test-parity: venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS),parity]'
 	$(PYTEST) -m parity
+
+RUNS ?= 100000
+fuzz: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS),fuzz]'
+	$(BIN)/python -m tests.fuzz --runs $(RUNS)
+
+STORE ?=
+powercut: venv
+	$(BIN)/python -m tests.powercut $(if $(STORE),--store $(STORE))
 
 test-ros:
 	./tests/ros/run.sh

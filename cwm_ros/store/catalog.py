@@ -241,7 +241,7 @@ def load_catalog(path: Path, seal: Seal) -> dict[str, WindowRecord]:
         }
     except FileNotFoundError:
         return {}
-    except (sqlite3.Error, FormatError, ValueError, TypeError, KeyError) as exc:
+    except (sqlite3.Error, FormatError, ValueError, TypeError, KeyError, RecursionError) as exc:
         _log.warning('path=%s problem=%s the catalog is made anew', path, exc)
         return {}
 
@@ -250,7 +250,12 @@ def _parse(text: bytes) -> WindowRecord:
     values = json.loads(text)
     for name in ('manifest_stamp', 'log_stamp', 'chunks', 'usable_chunks'):
         values[name] = tuple(values[name])
-    return WindowRecord(**values)
+    record = WindowRecord(**values)
+    numbers = (*record.manifest_stamp, *record.log_stamp, record.log_turns, record.log_bytes)
+    words = (record.name, record.model, record.problem, *record.chunks, *record.usable_chunks)
+    if {*map(type, numbers)} != {int} or {*map(type, words)} != {str}:
+        raise TypeError('a value of a record has another type')
+    return record
 
 
 def save_catalog(
@@ -296,7 +301,7 @@ def _write_catalog(
     changed = [
         (window_id, _row(seal, window_id, record))
         for window_id, record in records.items()
-        if known.get(window_id) != record
+        if known.get(window_id) != record and window_id.isascii()  # else no name of ours
     ]
     try:
         files.check_plain(path)
