@@ -117,23 +117,33 @@ def codec_command(options: Options, *, kv: Path | None) -> None:
 )
 @click.pass_obj
 def store_command(options: Options, *, windows: int, folder: Path) -> None:
-    """Time open, list, freeze and evict with many WINDOWS; count what a drive writes."""
-    from cwm_ros.bench.store import DRIVES, format_scaling, measure_drive, measure_scaling
+    """Time a store with many WINDOWS, and encryption; count what a drive writes."""
+    from cwm_ros.bench.drive import DRIVES, measure_drive
+    from cwm_ros.bench.encryption import format_throughput, measure_encryption, measure_sync
+    from cwm_ros.bench.store import format_scaling, measure_scaling
     from cwm_ros.bench.tables import describe_machine
+    from cwm_ros.store.memory import is_in_memory, SHARED_MEMORY
 
     counts = [10**power for power in range(1, 8) if 10**power < windows]
     scaling = measure_scaling(folder, [*counts, windows])
     drives = [measure_drive(folder, case) for case in DRIVES]
+    encryption = measure_encryption(
+        folder, SHARED_MEMORY if is_in_memory(SHARED_MEMORY) else folder
+    )
+    sync_ms = measure_sync(folder)
     values = {
         'machine': describe_machine(folder),
         'scaling': [asdict(row) for row in scaling],
         'drives': [asdict(drive) for drive in drives],
+        'encryption': [asdict(row) for row in encryption],
+        'sync_ms': sync_ms,
     }
     lines = [
         f'{drive.case}: {drive.turns} turns wrote {drive.system_bytes} bytes, '
         f'{drive.amplification:.3f} x what is kept; the ledger says {drive.ledger_bytes}'
         for drive in drives
     ]
+    lines += [format_throughput(encryption), f'appending 64 bytes and syncing: {sync_ms:.2f} ms']
     options.show(values, '\n'.join([format_scaling(scaling), *lines]))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 import numpy as np
 
+from cwm_ros.bench import synthetic_windows
 from cwm_ros.config import StorageSettings
 from cwm_ros.kv import ChunkId, KVSpec, ModelIdentity, Role, TokenArray, Turn
 from cwm_ros.store import ChunkEntry, ChunkHeader, Manifest, Section, Store
@@ -53,21 +54,19 @@ def payload_of(chunk_id: bytes, size: int = 100) -> bytes:
 def write_chunks(
     store: Store, tokens: TokenArray, *, payload_bytes: int = 100, codec: str = 'int8'
 ) -> tuple[ChunkEntry, ...]:
-    entries = []
-    for index, chunk_id in enumerate(store.chunk_ids(IDENTITY, tokens, SIZE)):
-        start = SIZE * index
-        part = tokens[start : start + SIZE]
-        header = ChunkHeader(
-            id=chunk_id,
-            model=IDENTITY.model,
+    return tuple(
+        synthetic_windows.write_chunks(
+            store,
+            tokens,
+            lambda chunk_id, _: memoryview(payload_of(chunk_id, payload_bytes)),
+            chunk_tokens=SIZE,
+            identity=IDENTITY,
             spec=SPEC,
-            start=start,
-            stop=start + len(part),
             codec=codec,
+            priority=lambda index: index % 3,
+            is_known_kept=False,
         )
-        payload = memoryview(payload_of(chunk_id, payload_bytes))
-        entries.append(store.write_chunk(header, part, payload, priority=index % 3))
-    return tuple(entries)
+    )
 
 
 def manifest_of(

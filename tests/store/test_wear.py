@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cwm_ros.bench.store import measure_drive
+from cwm_ros.bench.drive import measure_drive
 from cwm_ros.config import MIB
 from cwm_ros.store import Store
 from tests.fakes import complete, freeze, ingest
@@ -82,11 +82,11 @@ def test_without_a_clock_the_budget_counts_from_the_opening(ram_path: Path) -> N
 def test_a_spent_budget_defers_freezes_but_not_turns_nor_the_final_save(
     open_tiny: OpenManager,
 ) -> None:
-    with open_tiny(storage={'daily_budget_mib': 1}) as manager:
+    with open_tiny(storage={'daily_budget_mib': 4}) as manager:
         manager.create('trip')
         ingest(manager, 4)
         complete(manager)
-        manager.store._state.add_written(1_700_000_000_000, MIB)
+        manager.store._state.add_written(1_700_000_000_000, 4 * MIB)
         *_, deferred = manager.freeze(is_final=False)
         assert 'daily budget' in deferred.deferred
         assert not deferred.is_committed
