@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.codec import KernelLoader
 from cwm_ros.engine import open_engine
+from cwm_ros.footprint import check_footprint
 from cwm_ros.machine import rate_file
 from cwm_ros.model import build_graph, Checkpoint, find_model, FirstLayer
 from cwm_ros.rates import RateBook
@@ -35,6 +36,8 @@ class LoadedModel:
     ------
     ModelError, EngineError
         It cannot be loaded; nothing stays open.
+    ConfigError
+        A full window of it fits neither the quota nor the daily budget.
 
     """
 
@@ -42,6 +45,7 @@ class LoadedModel:
         cache = settings.engine.cache_path
         self.kernels = KernelLoader(cache / 'kernels')
         self.checkpoint = Checkpoint(find_model(settings.engine.model), cache)
+        check_footprint(settings, self.checkpoint.kv_spec)
         kept = rate_file(settings, self.checkpoint.identity.model)
         self.rates = RateBook(kept, shared_cores=os.cpu_count() or 1)
         with ExitStack() as opening:

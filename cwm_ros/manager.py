@@ -113,6 +113,7 @@ class Manager:
                     privacy=self.settings.privacy,
                 )
             )
+            self.store.check_chunk_tokens(self.settings.codec.chunk_tokens)
             before, self._store_open = self._store_open, opening.pop_all()
         before.close()
         self.profile = profile

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from cwm_ros.config import Settings
     from cwm_ros.kv import FloatArray
     from cwm_ros.manager import Manager
     from tests.conftest import OpenManager
@@ -428,13 +429,16 @@ def test_a_window_that_does_not_exist_leaves_the_live_one(open_fake: OpenManager
 
 
 def test_too_small_a_quota_names_figures_and_keeps_the_old_window(
-    open_tiny: OpenManager,
+    open_tiny: OpenManager, settings: Settings
 ) -> None:
     with open_tiny() as manager:
         make_window(manager, 'trip', 2)
         before = manager.store.window('trip')
-    # 2 layers, 2 heads, 8 channels: 256 bytes a token.
-    with open_tiny(storage={'quota_mib': 1}) as manager:
+    # 2 layers, 2 heads, 8 channels: 256 bytes a token. Another driver has most of the room.
+    others = settings.storage.root / 'profiles' / 'other' / 'chunks'
+    others.mkdir(parents=True)
+    (others / 'ballast').write_bytes(bytes(3 << 20))
+    with open_tiny(storage={'quota_mib': 4}) as manager:
         manager.open_window('trip')
         ingest(manager, 40)
         complete(manager)

@@ -8,7 +8,7 @@ from cwm_ros.store.eviction import Eviction
 from cwm_ros.store.inventory import WindowInfo
 from cwm_ros.store.layout import Section
 from cwm_ros.store.manifest import ChunkEntry, Manifest
-from cwm_ros.store.quota import StorageReport
+from cwm_ros.store.quota import chunk_room_bytes, StorageReport
 from cwm_ros.store.reader import Window
 from cwm_ros.store.store import Store
 from cwm_ros.store.verify import PayloadChecker, VerifyReport
@@ -27,4 +27,5 @@ __all__ = [
     'Window',
     'WindowInfo',
     'chunk_ids',
+    'chunk_room_bytes',
 ]

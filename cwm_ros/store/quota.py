@@ -20,6 +20,11 @@ RESERVED_SHARE = 32
 """KV is a cache, turns are not: chunks leave 1/32 of the quota to turns and manifests."""
 
 
+def chunk_room_bytes(quota_bytes: int) -> int:
+    """Return the part of a quota that chunks may take."""
+    return quota_bytes - quota_bytes // RESERVED_SHARE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageReport:
     """
@@ -109,7 +114,7 @@ class Room:
 
         """
         quota = self.quota_bytes
-        limit = quota - quota // RESERVED_SHARE if for_chunks else quota
+        limit = chunk_room_bytes(quota) if for_chunks else quota
         used = self._others_bytes + own_bytes
         missing, reason = used + new_bytes - limit, ''
         if missing > 0:

@@ -22,6 +22,7 @@ from cwm_ros.store.catalog import (
     load_catalog,
     LOG_SUFFIX,
     MANIFEST_SUFFIX,
+    read_manifest,
     save_catalog,
     scan_windows,
     WindowRecord,
@@ -156,6 +157,27 @@ class Store(ProfileKeeper):
                 f'{self._folder / "key"}: is not the key of the windows that are there',
                 hint='restore the key of this profile from a backup',
             )
+
+    def check_chunk_tokens(self, chunk_tokens: int) -> None:
+        """
+        Refuse another size of chunks than the profile has: none of its chunks would be found.
+
+        Raises
+        ------
+        ConfigError
+            The size that the profile has is in the message.
+
+        """
+        for window_id, record in self._inventory.records.items():
+            if record.revision and not record.problem:
+                manifest = read_manifest(self._windows, window_id, self.seal)
+                if manifest and manifest.chunk_tokens != chunk_tokens:
+                    raise ConfigError(
+                        f'codec.chunk_tokens is {chunk_tokens}, the chunks of this store have '
+                        f'{manifest.chunk_tokens} tokens',
+                        hint=f'set it to {manifest.chunk_tokens}, or begin another profile',
+                    )
+                return
 
     def _cut_torn_tails(self) -> None:
         for window_id, record in list(self._inventory.records.items()):
