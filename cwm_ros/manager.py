@@ -104,7 +104,7 @@ class Manager:
 
     def _open_store(self, profile: str) -> None:
         with ExitStack() as opening:
-            self.store = opening.enter_context(
+            store = opening.enter_context(
                 Store.open(
                     self.settings.storage,
                     profile=profile,
@@ -113,10 +113,10 @@ class Manager:
                     privacy=self.settings.privacy,
                 )
             )
-            self.store.check_chunk_tokens(self.settings.codec.chunk_tokens)
+            store.check_chunk_tokens(self.settings.codec.chunk_tokens)
             before, self._store_open = self._store_open, opening.pop_all()
         before.close()
-        self.profile = profile
+        self.store, self.profile = store, profile
 
     def load_engine(self) -> None:
         """

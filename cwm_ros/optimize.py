@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Keep a store healthy in idle time: collect garbage, then read every chunk and check it.
+Keep a store healthy in idle time.
 
-It may be cut off at any instant and goes on there the next time. Chunks are never encoded anew;
-see docs/decisions/no-recompression.md.
+Windows that were kept long enough are deleted, garbage is collected, then every chunk is read and
+checked. It may be cut off at any instant and goes on there the next time. Chunks are never encoded
+anew; see docs/decisions/no-recompression.md.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class OptimizeProgress:
         Of the chunks checked.
     problems
         What was wrong with chunks; their files are set aside, to be computed from tokens.
+    expired_windows
+        Windows deleted because nobody used them for as long as a setting says.
     is_done
         Whether every chunk has been checked; the next optimise begins a new round.
 
@@ -47,6 +50,7 @@ class OptimizeProgress:
     chunks_total: int
     bytes_read: int
     problems: tuple[str, ...] = ()
+    expired_windows: int = 0
     is_done: bool = False
 
 
@@ -79,10 +83,15 @@ def optimize(
         Whether something that matters more, such as a thaw, needs the drive: then it waits.
 
     """
+    expired = store.expire_windows()
     garbage = store.collect_garbage()
     names = store.chunks_to_scrub()
     progress = OptimizeProgress(
-        garbage_bytes=garbage, chunks_done=0, chunks_total=len(names), bytes_read=0
+        garbage_bytes=garbage,
+        chunks_done=0,
+        chunks_total=len(names),
+        bytes_read=0,
+        expired_windows=expired,
     )
     began = clock()
     for name in names:

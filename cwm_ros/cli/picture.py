@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from cwm_ros.store import Eviction
     from cwm_ros.thaw import ThawProgress
 
 BAR_CELLS = 30
@@ -54,3 +55,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     Console(file=text, width=160).print(content)
     return text.getvalue().strip('\n')
+
+
+def eviction_line(eviction: Eviction) -> str:
+    """Say what a window lost, and why."""
+    if eviction.is_expired:
+        return f'{eviction.window} was not used for privacy.retention_days and is deleted'
+    gone = 'the window itself, ' if eviction.is_removed else ''
+    return (
+        f'to make room, {eviction.window} lost {gone}{eviction.chunks} chunks, '
+        f'{eviction.bytes} bytes'
+    )

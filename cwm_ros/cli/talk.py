@@ -16,7 +16,7 @@ from cwm_ros.answer import Answer, Delta, Request, When
 from cwm_ros.bench.timing import say_timed
 from cwm_ros.cli.app import EXIT_CODE_BASE, show_error
 from cwm_ros.cli.conversation import read_conversation
-from cwm_ros.cli.picture import show_bar, thaw_line
+from cwm_ros.cli.picture import eviction_line, show_bar, thaw_line
 from cwm_ros.errors import CwmError
 from cwm_ros.manager import Manager
 from cwm_ros.review import Review, ReviewVerdict
@@ -114,11 +114,7 @@ class FreezeOutcome:
     def note(self, options: Options) -> None:
         """Tell a person what was evicted to make room."""
         for eviction in self.evicted:
-            gone = 'the window itself, ' if eviction.is_removed else ''
-            options.note(
-                f'to make room, {eviction.window} lost {gone}{eviction.chunks} chunks, '
-                f'{eviction.bytes} bytes'
-            )
+            options.note(eviction_line(eviction))
 
     def check(self) -> None:
         """End with the error's status if the freeze failed; the turns are safe."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cwm_ros.cli.app import EXIT_CODE_BASE
-from cwm_ros.cli.picture import show_bar, table
+from cwm_ros.cli.picture import eviction_line, show_bar, table
 from cwm_ros.config import LOSSLESS_CODEC
 from cwm_ros.errors import ErrorCode
 from cwm_ros.optimize import optimize
@@ -38,6 +38,9 @@ def open_store(options: Options, *, writable: bool) -> Iterator[Store]:
         clock=lambda: time.time_ns() // 1_000_000,
         privacy=options.settings.privacy,
     ) as store:
+        if writable:
+            for eviction in store.take_evictions():
+                options.note(eviction_line(eviction))
         yield store
 
 

@@ -276,7 +276,7 @@ class ProfileReader:
             problem = self._manifest_problem(name)
             if not problem or not (turns := self.turns(name)):
                 raise
-        _log.warning('window=%s is opened from its turns: %s', name, problem)
+        _log.warning('a window is opened from its turns: %s', problem)
         return Window(name=name, manifest=None, turns=turns), problem
 
     def _manifest_problem(self, name: str) -> str:
