@@ -616,3 +616,29 @@ def test_a_window_without_a_turn_has_nothing_to_thaw(open_fake: OpenManager) -> 
         assert_true_kv(manager.session)
         freeze(manager)
         assert_verified(manager)
+
+
+def test_under_other_weights_the_usable_part_is_computed_first_and_all_is_written_anew(
+    open_fake: OpenManager, other_weights: str
+) -> None:
+    num_tokens = frozen(open_fake)
+    with open_fake(engine={'model': other_weights}) as manager:
+        thaw = manager.open_window('trip')
+        seen = [thaw.progress()]
+        while thaw.advance(wait=True):
+            seen.append(thaw.progress())
+        num_usable = sum(step.is_usable_part for step in thaw.steps)
+
+        assert [p.is_usable for p in seen].index(True) == num_usable < len(thaw.steps)
+        done = [p.chunks_done for p in seen]
+        assert done == sorted(done)
+        assert done[-1] == len(thaw.steps)
+        assert [p.recomputed_tokens for p in seen] == sorted(p.recomputed_tokens for p in seen)
+        assert seen[-1].reused_tokens == 0
+        assert_true_kv(manager.session)
+        assert freeze(manager).chunks_reused == 0
+    with open_fake(engine={'model': other_weights}) as manager:
+        thaw = manager.open_window('trip')
+        complete(manager)
+        assert thaw.progress().reused_tokens == num_tokens
+        assert_true_kv(manager.session)
