@@ -33,6 +33,7 @@ MANIFEST_SUFFIX = '.cwm'
 LOG_SUFFIX = '.log'
 GONE_SUFFIX = '.gone'
 _SUFFIXES = (MANIFEST_SUFFIX, LOG_SUFFIX)
+SCAN_ATTEMPTS = 5
 CATALOG_VERSION = 3
 
 Stamp = tuple[int, int, int]
@@ -136,15 +137,30 @@ def _stamp(path: Path) -> Stamp:
 
 def scan_window(folder: Path, window_id: str, seal: Seal) -> WindowRecord:
     """Read a window's files; what is wrong with them is in the record."""
+    for _ in range(SCAN_ATTEMPTS):
+        stamps = _stamps(folder, window_id)
+        record = replace(
+            _scan_once(folder, window_id, seal), manifest_stamp=stamps[0], log_stamp=stamps[1]
+        )
+        # A writer that commits between two reads makes them disagree.
+        if not record.problem or _stamps(folder, window_id) == stamps:
+            break
+    if record.problem:
+        _log.warning('window=%s problem=%s', window_id, record.problem)
+    return record
+
+
+def _stamps(folder: Path, window_id: str) -> tuple[Stamp, Stamp]:
+    return _stamp(folder / (window_id + MANIFEST_SUFFIX)), _stamp(
+        folder / (window_id + LOG_SUFFIX)
+    )
+
+
+def _scan_once(folder: Path, window_id: str, seal: Seal) -> WindowRecord:
     record = WindowRecord()
     problems = []
     log: TurnLog | None = None
     try:
-        record = replace(
-            record,
-            manifest_stamp=_stamp(folder / (window_id + MANIFEST_SUFFIX)),
-            log_stamp=_stamp(folder / (window_id + LOG_SUFFIX)),
-        )
         log = read_log(folder, window_id, seal)
     except CwmError as exc:
         problems.append(exc.message)
@@ -166,8 +182,6 @@ def scan_window(folder: Path, window_id: str, seal: Seal) -> WindowRecord:
         record = replace(record, is_log_whole=False)
     except CwmError as exc:
         problems.append(exc.message)
-    for problem in problems:
-        _log.warning('window=%s problem=%s', window_id, problem)
     return replace(record, problem='; '.join(problems))
 
 
