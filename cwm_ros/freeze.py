@@ -137,6 +137,11 @@ class Freeze:
         """Rows of the chunks on disk, by position."""
         return tuple(self._entries[index] for index in sorted(self._entries))
 
+    @property
+    def reaches_end(self) -> bool:
+        """Whether the chunks on disk end where the session does."""
+        return len(self._ids) - 1 in self._entries
+
     def reuse_chunks(self) -> Iterator[FreezeProgress]:
         """Take those chunks into account that are on disk already."""
         for index, chunk_id in enumerate(self._ids):

@@ -95,6 +95,8 @@ class LiveWindow:
         Whether an answer is being given.
     is_closed
         Whether it was left.
+    foreseen
+        The end probe of the session as it was when it was idle last; empty without one.
     speaker
         Who gives the answer that is being given.
 
@@ -115,6 +117,7 @@ class LiveWindow:
         self.problems: tuple[str, ...] = ()
         self.is_answering = False
         self.is_closed = False
+        self.foreseen = b''
         self.speaker: Speaker | None = None
         self._cut: Turn | None = None
         self._turns_lock = RLock()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cwm_ros.deadline import Deadline
 from cwm_ros.errors import QuotaError
 from cwm_ros.freeze import DEADLINE, Freeze, FreezeProgress, NOTHING_FROZEN, WRITING_ORDER
-from cwm_ros.witness import testify
+from cwm_ros.witness import foresee, testify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,9 +78,10 @@ def _commit(live: LiveWindow, freeze: Freeze) -> None:
     began = tools.clock()
     manifest = freeze.manifest(live.name, live.tags)
     count = tools.settings.thaw.proof_tokens
-    live.manifest = tools.store.commit_window(
-        testify(manifest, live.session, live.manifest, count)
-    )
+    known = live.manifest
+    if known is not None and live.foreseen and freeze.reaches_end:
+        known = replace(known, probe=live.foreseen)
+    live.manifest = tools.store.commit_window(testify(manifest, live.session, known, count))
     tools.pace.note_commit(tools.clock() - began)
     freeze.is_committed = True
     live.entries = freeze.entries
@@ -100,3 +101,4 @@ def write_behind(live: LiveWindow) -> Iterator[FreezeProgress]:
             yield from save(live, is_final=False)
         except QuotaError as exc:
             yield replace(NOTHING_FROZEN, deferred=str(exc))
+    live.foreseen = foresee(live.session, live.manifest, live.tools.settings.thaw.proof_tokens)

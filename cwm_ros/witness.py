@@ -81,3 +81,20 @@ def _probe(
     if any(unsound.overlap(0, stop)):
         return b''
     return pack_probe(take_probe(session.engine, manifest.tokens, stop))
+
+
+def foresee(session: Session, known: Manifest | None, count: int) -> bytes:
+    """
+    Return the probe that the next final freeze will ask for; empty when it cannot be taken now.
+
+    It costs a step of the model over the whole context, which the end of a drive has no time for.
+    """
+    stop = session.num_tokens
+    if not count or not stop or any(session.unsound().overlap(0, stop)):
+        return b''
+    if known is not None and known.identity.model == session.engine.identity.model:
+        before = unpack_probe(known.probe, session.engine.vocab_size)
+        same = digest_of(session.tokens[:stop])
+        if not isinstance(before, str) and (before.stop, before.digest) == (stop, same):
+            return known.probe
+    return pack_probe(take_probe(session.engine, session.tokens, stop))
