@@ -74,6 +74,7 @@ def read_manifest(data: bytes) -> dict[str, object]:
     pairs = np.frombuffer(sections.get('PROV', b''), dtype='<u4').reshape(-1, 2)
     fields['provisional'] = [tuple(pair) for pair in pairs.tolist()]
     fields['tags'] = read_tags(sections.get('TAGS', b''))
+    fields['probe'], fields['samples'] = sections.get('PROB', b''), sections.get('SAMP', b'')
     return fields
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 EMBEDDING = 'model.embed_tokens.weight'
 LAYER = 'model.layers.0.'
+SMALL_EMBEDDING_BYTES = 1 << 24
+"""Up to here the embedding is kept; of larger ones rows are read, each for 0.1 ms."""
 
 
 class FirstLayer:
@@ -41,8 +43,8 @@ class FirstLayer:
     Parameters
     ----------
     folder, spec
-        The checkpoint; its files are read now but for the embedding, of which rows are read as
-        they are needed.
+        The checkpoint; its files are read now but for a large embedding, of which rows are read
+        as they are needed.
 
     Raises
     ------
@@ -60,6 +62,9 @@ class FirstLayer:
             self._norm_bias = self._optional('input_layernorm.bias')
             self._key_norm = self._optional('self_attn.k_norm.weight')
             self._matrix, self._bias = self._projections()
+            num_bytes = 4 * spec.vocab_size * spec.hidden_size
+            is_small = num_bytes <= SMALL_EMBEDDING_BYTES
+            self._embedding = self._weights.get(EMBEDDING) if is_small else None
             self._open = opening.pop_all()
 
     def _optional(self, name: str) -> FloatArray | None:
@@ -105,6 +110,8 @@ class FirstLayer:
         return np.stack([self._rotated(keys, positions), values])
 
     def _embedded(self, tokens: TokenArray) -> FloatArray:
+        if self._embedding is not None:
+            return self._embedding[tokens]
         distinct, places = np.unique(tokens, return_inverse=True)
         with self._lock:
             rows = [self._weights.part(EMBEDDING, t, t + 1) for t in distinct.tolist()]

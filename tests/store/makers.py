@@ -185,6 +185,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
         segment_start_turn=first,
         provisional=provisional,
         tags=tuple(draw(st.lists(words, max_size=3))),
+        probe=draw(st.binary(max_size=40)),
+        samples=draw(st.binary(max_size=40)),
         created_ms=draw(u64),
         updated_ms=draw(u64),
         revision=draw(u64),

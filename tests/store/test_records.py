@@ -50,6 +50,7 @@ def test_a_manifest_comes_back_and_the_oracle_agrees(manifest: Manifest) -> None
     assert tuple(seen['tags']) == manifest.tags  # type: ignore[arg-type]
     assert seen['turn_stops'] == list(manifest.turn_stops)
     assert seen['provisional'] == list(manifest.provisional)
+    assert (seen['probe'], seen['samples']) == (manifest.probe, manifest.samples)
     same = ('window', 'codec', 'created_ms', 'updated_ms', 'revision', 'num_turns')
     assert {name: seen[name] for name in same} == {name: getattr(manifest, name) for name in same}
 
