@@ -490,7 +490,7 @@ class StubbornBook(RateBook):
 
 def know(manager: Manager, *, chunk_load_s: float, chunk_compute_s: float) -> None:
     """Have a board be known to take so long for a chunk, whatever it does."""
-    manager.rates = StubbornBook()
+    manager._loaded.rates = StubbornBook()
     for _ in range(8):
         num_bytes = 8 * CHUNK * 8  # raw float32, two values of two each
         manager.rates.add_load(8, num_bytes, 8 * chunk_load_s, 0.0)
