@@ -16,6 +16,7 @@ from cwm_ros.codec import (
     decode_bytes,
     decode_chunk,
     DequantizedKV,
+    numpy_kernels,
     open_quantized,
     Scratch,
 )
@@ -133,7 +134,8 @@ def begin_thaw(
         plan.steps,
         load,
         chunk_tokens=chunk_tokens,
-        num_threads=settings.thaw.num_threads,
+        # A thread that waits for a slot would read on when a pause has begun.
+        max_in_flight=_ring_for(manifest, settings.thaw, numpy_kernels).num_slots,
         clock=clock,
         began=began,
         book=book,
@@ -142,14 +144,22 @@ def begin_thaw(
     )
 
 
-def _largest(manifest: Manifest | None) -> tuple[int, int]:
-    """Return the largest payload of a window, and what decoding takes beside it [bytes]."""
-    if manifest is None or not manifest.chunks:
-        return 0, 0
-    codecs = {codec_named(entry.codec) for entry in manifest.chunks}
-    return (
-        max(entry.payload_bytes for entry in manifest.chunks),
-        max(decode_bytes(manifest.spec, manifest.chunk_tokens, codec) for codec in codecs),
+def _ring_for(
+    manifest: Manifest | None, settings: ThawSettings, kernels: Callable[[], Kernels]
+) -> StagingRing:
+    """Return a ring whose slots hold the largest chunk of a window."""
+    chunks = manifest.chunks if manifest else ()
+    scratch_bytes = 0
+    if manifest is not None:
+        codecs = {codec_named(entry.codec) for entry in chunks}
+        sizes = (decode_bytes(manifest.spec, manifest.chunk_tokens, codec) for codec in codecs)
+        scratch_bytes = max(sizes, default=0)
+    return StagingRing(
+        settings.staging_mib * MIB,
+        payload_bytes=max((entry.payload_bytes for entry in chunks), default=0),
+        scratch_bytes=scratch_bytes,
+        max_slots=2 * settings.num_threads,
+        kernels=kernels,
     )
 
 
@@ -188,15 +198,7 @@ class ChunkReader:
         self._manifest = window.manifest
         self._engine = engine
         self._proof = proof
-        payload_bytes, scratch_bytes = _largest(window.manifest)
-        self._ring = StagingRing(
-            settings.staging_mib * MIB,
-            payload_bytes=payload_bytes,
-            scratch_bytes=scratch_bytes,
-            max_slots=2 * settings.num_threads,
-            kernels=kernels,
-            allocate=engine.staging,
-        )
+        self._ring = _ring_for(window.manifest, settings, kernels)
         # More threads read than decode, so that the drive is busy while they do, and the first
         # chunks are not slowed down by those behind them.
         self._decoding = threading.Semaphore(settings.num_threads)

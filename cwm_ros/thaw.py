@@ -118,8 +118,10 @@ class Thaw:
     steps
         What to do, from `cwm_ros.schedule.plan_thaw`.
     load
-        Reads, verifies and decodes one chunk into the engine's cache; called from twice
-        ``num_threads`` other threads, so that some read while others decode.
+        Reads, verifies and decodes one chunk into the engine's cache; called from as many other
+        threads as chunks may be in flight.
+    max_in_flight
+        Most chunks that are read and decoded at once; more than decode, so that the drive is busy.
     chunk_tokens
         Length of a chunk [tokens].
     clock
@@ -149,7 +151,7 @@ class Thaw:
         load: LoadChunk,
         *,
         chunk_tokens: int,
-        num_threads: int,
+        max_in_flight: int,
         clock: Callable[[], float],
         began: float,
         book: RateBook | None = None,
@@ -177,7 +179,6 @@ class Thaw:
         self._trust_bytes = TRUSTED_CHUNKS * max(sizes, default=0)
         self._is_mixed = strategy == AUTO
         self._meter = meter or LoadMeter(clock)
-        max_in_flight = 2 * num_threads
         self._work = Balance(
             self._find_work(),
             self._rates,

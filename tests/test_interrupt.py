@@ -215,26 +215,28 @@ def test_a_provisional_answer_is_repaired_after_the_window_is_opened_again(
 # --- pause --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(('staging_mib', 'most'), [(64, 2 * THREADS), (1, 1)])
 def test_a_pause_stops_reading_within_a_chunk_of_each_thread(
-    settings: Settings, frozen: Oracle
+    settings: Settings, frozen: Oracle, staging_mib: int, most: int
 ) -> None:
+    settings = replace(settings, thaw=replace(settings.thaw, staging_mib=staging_mib))
     with Manager(settings) as manager:
         gate = threading.Event()
         with reading(manager, gate) as read:
             thaw = manager.open_window(TRIP)
-            while len(read) < 2 * THREADS:
+            while len(read) < most:
                 time.sleep(0.001)
             thaw.pause()
             gate.set()
             assert not thaw.advance(wait=False)
             thaw.settle()
             time.sleep(0.05)
-            assert len(read) == 2 * THREADS
+            assert len(read) == most
             assert thaw.is_paused
             assert_right(manager, frozen)
 
             freeze(manager)  # what is asked of it meanwhile is done
-            assert len(read) == 2 * THREADS
+            assert len(read) == most
             thaw.resume()
             complete(manager)
 

@@ -370,7 +370,7 @@ def simulate_thaw(
         plan.steps,
         lambda step: None,  # noqa: ARG005
         chunk_tokens=CHUNK_TOKENS,
-        num_threads=settings.num_threads,
+        max_in_flight=2 * settings.num_threads,
         clock=board.clock,
         began=0.0,
         book=book,

@@ -213,7 +213,7 @@ def thaw_window(
         steps,
         load,
         chunk_tokens=manifest.chunk_tokens,
-        num_threads=settings.num_threads,
+        max_in_flight=2 * settings.num_threads,
         clock=clock,
         began=began,
     ) as thaw:
