@@ -9,7 +9,7 @@ everything is there, and the answer is reviewed. A wrong answer is to be flagged
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cwm_ros.abstention import Abstentions
@@ -167,8 +167,3 @@ def _ask(session: Session, model: Checkpoint, question: Question) -> Review:
     assert isinstance(review, Review)
     assert session.turns[-2].role is Role.USER
     return review
-
-
-def as_json(counts: list[ReviewCount]) -> list[dict[str, object]]:
-    """Return the figures for ``--json``."""
-    return [asdict(count) for count in counts]

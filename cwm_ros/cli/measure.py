@@ -220,3 +220,19 @@ def segments_command(
         note=options.note,
     )
     options.show(report.rows(), report.as_text())
+
+
+@eval_command.command('review')
+@click.option('--context', type=click.IntRange(512), default=4096, show_default=True)
+@click.option('--questions', type=click.IntRange(1), default=100, show_default=True)
+@click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
+@click.pass_obj
+def review_command(options: Options, *, context: int, questions: int, seed: int) -> None:
+    """Answer with the first and last tokens only, review with all, and count what is flagged."""
+    from cwm_ros.bench.review import measure_reviews
+
+    with show_bar('asking', questions) as update:
+        count = measure_reviews(
+            options.settings, context=context, questions=questions, seed=seed, on_question=update
+        )
+    options.show(asdict(count), count.as_text())
