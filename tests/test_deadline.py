@@ -98,7 +98,8 @@ def test_whatever_the_deadline_what_it_says_is_safe_is_there(
         turns = manager.session.turns
         assert last.turns_safe == len(turns)
         assert last.tokens_total == manager.session.num_tokens
-        assert len(written) <= max(0.0, deadline_s) / 0.02
+        # What was written before, quickly, lets it begin one chunk too many and no more.
+        assert len(written) <= max(0.0, deadline_s) / 0.02 + 1
         assert bool(last.deferred) == (last.tokens_safe < last.tokens_total)
         assert_verified(manager)
         if deadline_s <= 0:
@@ -203,9 +204,9 @@ def test_idle_writes_nothing_without_a_full_chunk(open_fake: OpenManager) -> Non
 
 
 def test_writing_behind_keeps_to_the_daily_budget_and_the_quota(open_fake: OpenManager) -> None:
-    with open_fake(storage={'daily_budget_mib': 1}) as manager:
+    with open_fake(storage={'daily_budget_mib': 8}) as manager:
         manager.create('trip')
-        manager.store._state.add_written(1_700_000_000_000, 2 << 20)
+        manager.store._state.add_written(1_700_000_000_000, 9 << 20)
         ingest(manager, 6)
         *_, last = manager.idle()
         assert isinstance(last, FreezeProgress)
