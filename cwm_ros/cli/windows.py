@@ -51,10 +51,19 @@ def list_command(options: Options) -> None:
     with open_store(options, writable=False) as store:
         windows = store.windows()
     rows = [
-        (w.name, w.tokens, w.turns, w.chunks, f'{w.bytes / MIB:.1f}', w.model, w.problem)
+        (
+            w.name,
+            w.tokens,
+            w.turns,
+            w.chunks,
+            w.chunks - w.chunks_present,
+            f'{w.bytes / MIB:.1f}',
+            w.model,
+            w.problem,
+        )
         for w in windows
     ]
-    headings = ('window', 'tokens', 'turns', 'chunks', 'MiB', 'model', 'problem')
+    headings = ('window', 'tokens', 'turns', 'chunks', 'missing', 'MiB', 'model', 'problem')
     options.show(
         {'windows': [window._asdict() for window in windows]},
         table(headings, rows) if rows else 'no windows',
@@ -90,6 +99,7 @@ def describe(info: WindowInfo, window: Window) -> dict[str, object]:
         'turns': info.turns,
         'chunks': info.chunks,
         'chunks_present': info.chunks_present,
+        'chunks_missing': info.chunks - info.chunks_present,
         'bytes': info.bytes,
         'fidelity': f'LOSSY({lossy[0]})' if lossy else 'EXACT',
         'provisional_tokens': provisional,

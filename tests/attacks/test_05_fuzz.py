@@ -15,7 +15,7 @@ from cwm_ros.errors import CwmError
 from tests.fuzz.targets import seeds, TARGETS
 
 RUNS = 1000
-SLOW = ('tokenizer', 'catalog_row')
+QUICK = ('manifest', 'turn_log', 'chunk_prefix', 'payload', 'key')
 
 
 @pytest.mark.parametrize('name', TARGETS)
@@ -35,8 +35,8 @@ def test_right_and_cut_inputs_raise_our_errors_alone(name: str) -> None:
     importlib.util.find_spec('atheris') is None, reason='needs atheris, the extra "fuzz"'
 )
 @pytest.mark.parametrize('name', TARGETS)
-def test_a_fuzzer_finds_nothing_in_a_thousand_executions(name: str) -> None:
-    runs = RUNS // 10 if name in SLOW else RUNS
+def test_a_fuzzer_finds_nothing_in_hundreds_of_executions(name: str) -> None:
+    runs = RUNS if name in QUICK else RUNS // 5
     command = [sys.executable, '-m', 'tests.fuzz', '--target', name, '--runs', str(runs)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
 
