@@ -218,6 +218,8 @@ class EngineSettings:
         Tokens computed at once when a prompt is long.
     context_tokens
         Longest session; 0 means the trained length, and more than that is refused.
+    watchdog
+        After how long a step of the engine hangs, so that a node ends itself [s]; 0 for never.
     cache_dir
         Where graphs and engines built from checkpoints are kept; empty means the user's cache
         folder.
@@ -240,6 +242,7 @@ class EngineSettings:
     prefill_slice: int = 256
     context_tokens: int = 0
     cache_dir: str = ''
+    watchdog: float = 5.0
     precision: str = 'fp16'
     cpu_fallback: bool = False
     host_memory: str = 'auto'
@@ -256,6 +259,7 @@ class EngineSettings:
         check_range('engine.threads', self.threads, 0, 1024)
         check_range('engine.prefill_slice', self.prefill_slice, 1, 1 << 14)
         check_range('engine.context_tokens', self.context_tokens, 0, 1 << 20)
+        check_range('engine.watchdog', self.watchdog, 0, 3600)
 
     @property
     def cache_path(self) -> Path:
@@ -280,6 +284,10 @@ class AssistantSettings:
     abstentions
         How an answer begins that says that the model does not know, beside what its card says;
         several phrases are separated by '|'.
+    window
+        Which window a node opens or begins.
+    auto_thaw
+        Whether a node thaws it when it is activated; otherwise the ignition or a goal does.
     carry_over
         Most of the context that recent turns take when it was full and a new segment begins,
         as a part of it.
@@ -289,6 +297,8 @@ class AssistantSettings:
     system_prompt_file: str = ''
     max_tokens: int = 64
     abstentions: str = ''
+    window: str = 'assistant'
+    auto_thaw: bool = False
     carry_over: float = 0.5
 
     def __post_init__(self) -> None:

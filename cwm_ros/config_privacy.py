@@ -36,6 +36,9 @@ class PrivacySettings:
         user's folder of settings.
     retention_days
         Windows that were not used for so many days are deleted; 0 for never.
+    verifier
+        Who says whether a token opens a profile on a node; a package offers it in the entry points
+        `cwm_ros.profile_verifiers`. Empty: every token does.
 
     """
 
@@ -44,6 +47,7 @@ class PrivacySettings:
     key_provider: str = 'file'
     key_dir: str = ''
     retention_days: int = 0
+    verifier: str = ''
 
     def __post_init__(self) -> None:
         for name in ('default_profile', 'key_provider'):

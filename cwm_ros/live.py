@@ -237,7 +237,12 @@ class LiveWindow:
                 cut = Turn(role=Role.ASSISTANT, text=said, time_ms=self.tools.wall_ms())
                 self.tools.store.commit_turns(self.name, [cut])
                 self._cut = cut
-            return self.tools.store.commit_turns(self.name, [])
+            return self.num_durable_turns
+
+    @property
+    def num_durable_turns(self) -> int:
+        """Turns of the window that are durable, those of older segments included."""
+        return self.tools.store.commit_turns(self.name, [])
 
     def _add(self, add: Callable[[Session], object]) -> SegmentStarted | None:
         """Append to the session, or to one of a new segment when its context is full."""
@@ -314,8 +319,7 @@ class LiveWindow:
         store = self.tools.store
         try:
             # The store knows what is durable; an earlier failure may have left a turn behind.
-            num_durable = store.commit_turns(self.name, [])
-            store.commit_turns(self.name, self.session.turns_from(num_durable))
+            store.commit_turns(self.name, self.session.turns_from(self.num_durable_turns))
         except CwmError:
             self.session.take_back(or_keep)
             raise

@@ -11,13 +11,13 @@ answer, whose tokens are on their way) is cancelled by a save and waits for noth
 from __future__ import annotations
 
 from collections import deque
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 import logging
 from threading import Condition, Event, Thread
 import time
-from typing import Generic, TYPE_CHECKING, TypeVar
+from typing import Generic, Protocol, TYPE_CHECKING, TypeVar
 
 from cwm_ros.errors import CwmError, DeadlineError, EngineError, InterruptedOperation
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Owned = TypeVar('Owned')
+Seen_contra = TypeVar('Seen_contra', contravariant=True)
 
 
 class Urgency(IntEnum):
@@ -38,6 +39,13 @@ class Urgency(IntEnum):
     SAVE = 3
     THAW = 4
     UPKEEP = 5
+
+
+class AfterStep(Protocol[Seen_contra]):
+    """What is called after each step, and with ``is_end`` after each job."""
+
+    def __call__(self, owned: Seen_contra, *, is_end: bool) -> None:
+        """Look at what the worker owns; in its thread."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -61,6 +69,8 @@ class Job(Generic[Owned]):
         When it must have ended, on the worker's clock [s]; `on_end` then gets a DeadlineError.
     cancel
         Set to end it early.
+    is_timed
+        Whether a long step means that something hangs.
 
     """
 
@@ -73,6 +83,7 @@ class Job(Generic[Owned]):
     )
     deadline_s: float | None = None
     cancel: Event = field(default_factory=Event)
+    is_timed: bool = True
 
     @property
     def can_stand_still(self) -> bool:
@@ -92,7 +103,8 @@ class Worker(Generic[Owned]):
     idle
         Gives the steps of idle work; begun anew after each job, given up when a job comes.
     after_step
-        Called in the worker's thread after each step and each job.
+        Called in the worker's thread with what it owns after each step, and with ``is_end=True``
+        after each job.
     clock
         Steady clock [s].
 
@@ -105,10 +117,10 @@ class Worker(Generic[Owned]):
 
     def __init__(
         self,
-        make: Callable[[], Owned],
+        make: Callable[[], AbstractContextManager[Owned]],
         *,
         idle: Callable[[Owned], Generator[object, None, None]],
-        after_step: Callable[[Owned], None],
+        after_step: AfterStep[Owned],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.running = ''
@@ -121,7 +133,6 @@ class Worker(Generic[Owned]):
         self._changed = Condition()
         self._is_closing = False
         self._step_began_s: float | None = None
-        self._owned: Owned | None = None
         self._thread = Thread(target=self._live, name='cwm-engine', daemon=True)
 
     def start(self) -> None:
@@ -184,9 +195,8 @@ class Worker(Generic[Owned]):
 
     def _live(self) -> None:
         try:
-            with self._make() as owned:  # type: ignore[attr-defined]
-                self._owned = owned
-                self._after_step(owned)
+            with self._make() as owned:
+                self._after_step(owned, is_end=True)
                 self._serve(owned)
         except CwmError as exc:
             log.error('the engine cannot be used: %s', exc)  # noqa: TRY400 - it says all
@@ -198,7 +208,7 @@ class Worker(Generic[Owned]):
     def _serve(self, owned: Owned) -> None:
         while (job := self._next(owned)) is not None:
             self._run(job, owned)
-            self._after_step(owned)
+            self._after_step(owned, is_end=True)
 
     def _next(self, owned: Owned) -> Job[Owned] | None:
         """Return the most urgent job, idling until there is one; None when closing."""
@@ -210,7 +220,9 @@ class Worker(Generic[Owned]):
                         return None
                     if self._jobs:
                         return self._take(min(job.urgency for job in self._jobs))
-                if not self._idle_once(idle):
+                if self._idle_once(idle):
+                    self._after_step(owned, is_end=False)
+                else:
                     with self._changed:
                         if not self._jobs and not self._is_closing:
                             self._changed.wait()
@@ -228,7 +240,6 @@ class Worker(Generic[Owned]):
         except CwmError as exc:
             log.warning('idle work failed: %s', exc)
             return False
-        self._after_step(self._owned)  # type: ignore[arg-type]
         return True
 
     def _take(self, urgency: Urgency) -> Job[Owned]:
@@ -259,12 +270,12 @@ class Worker(Generic[Owned]):
         steps = job.run(owned, job.cancel)
         while True:
             try:
-                with self._step():
+                with self._step(is_timed=job.is_timed):
                     value = next(steps)
             except StopIteration as end:
                 return end.value
             job.on_value(value)
-            self._after_step(owned)
+            self._after_step(owned, is_end=False)
             self._let_pass(job, owned)
             if self._is_overdue(job):
                 job.cancel.set()
@@ -283,6 +294,7 @@ class Worker(Generic[Owned]):
                     return
                 other = self._take(min(waiting))
             self._run(other, owned)
+            self._after_step(owned, is_end=True)
 
     def _is_overdue(self, job: Job[Owned]) -> bool:
         if job.deadline_s is None or self._clock() < job.deadline_s:
@@ -291,9 +303,9 @@ class Worker(Generic[Owned]):
         return True
 
     @contextmanager
-    def _step(self) -> Iterator[None]:
+    def _step(self, *, is_timed: bool = True) -> Iterator[None]:
         """Note when a step began, for the watchdog."""
-        self._step_began_s = self._clock()
+        self._step_began_s = self._clock() if is_timed else None
         try:
             yield
         finally:

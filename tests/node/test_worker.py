@@ -36,7 +36,7 @@ class Bench:
         self.ends: dict[str, tuple[object, BaseException | None]] = {}
         self.idle_steps = 0
         self.worker: Worker[Desk] = Worker(
-            self.make, idle=self.idle, after_step=lambda _desk: None
+            self.make, idle=self.idle, after_step=lambda _desk, **_: None
         )
 
     @contextmanager
@@ -218,7 +218,7 @@ def test_jobs_that_wait_when_the_engine_cannot_be_opened_are_told() -> None:
     def make() -> Desk:
         raise EngineError('there is no such model')
 
-    worker: Worker[Desk] = Worker(make, idle=lambda _d: iter(()), after_step=lambda _d: None)  # type: ignore[arg-type, return-value]
+    worker: Worker[Desk] = Worker(make, idle=lambda _d: iter(()), after_step=lambda _d, **_: None)  # type: ignore[arg-type, return-value]
     ended = Event()
     errors: list[BaseException | None] = []
 

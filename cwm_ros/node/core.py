@@ -1,0 +1,253 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The assistant behind the node: a manager in the engine's thread, and what others may see of it.
+
+All methods are called from any thread and return at once, except `open` and `close`. Knows
+nothing of ROS.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+import logging
+from threading import Event
+import time
+from typing import TYPE_CHECKING
+
+from cwm_ros.errors import BusyError, CwmError, EngineError
+from cwm_ros.manager import Manager
+from cwm_ros.node import jobs
+from cwm_ros.node.state import look, Phase, Shelf, View
+from cwm_ros.node.worker import Job, Urgency, Worker
+from cwm_ros.thaw import ThawProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from cwm_ros.config import Settings
+
+    Run = Callable[[Manager, Event], Generator[object, None, object]]
+    OnValue = Callable[[object], None]
+    OnEnd = Callable[[object, BaseException | None], None]
+
+log = logging.getLogger(__name__)
+
+MIN_LOOK_S = 0.05
+
+
+class Core:
+    """
+    A manager that works in a thread of its own.
+
+    Parameters
+    ----------
+    settings, profile
+        Of the manager.
+    on_change
+        Called in the engine's thread when `view` or `shelf` changed.
+    clock
+        Steady clock [s].
+
+    Attributes
+    ----------
+    view, shelf
+        What the engine's thread last saw of itself and of the store.
+    problem
+        Why there is no engine; empty while it is loaded or loading.
+    is_saving
+        Whether a save at shutdown runs.
+
+    """
+
+    EMPTY = View(), Shelf()
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        profile: str,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.profile = profile
+        self.view = View()
+        self.shelf = Shelf()
+        self.problem = ''
+        self.is_saving = False
+        self._on_change = on_change
+        self._clock = clock
+        self._looked_s = -MIN_LOOK_S
+        self._generation = 0
+        self._is_entry_due = False
+        self._opened = Event()
+        self._open_error: CwmError | None = None
+        self._worker: Worker[Manager] = Worker(
+            self._make, idle=self._idle, after_step=self._after_step, clock=clock
+        )
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def open(self, timeout_s: float) -> None:
+        """
+        Open the store, and begin to load the model.
+
+        Raises
+        ------
+        CwmError
+            The store cannot be opened.
+        BusyError
+            It took longer than ``timeout_s``.
+
+        """
+        self._worker.start()
+        load = Job(
+            name='load the engine',
+            urgency=Urgency.STORE,
+            run=jobs.load_engine,
+            on_end=self._engine_loaded,
+            is_timed=False,
+        )
+        self._worker.submit(load)
+        if not self._opened.wait(timeout_s):
+            raise BusyError(f'the store was not open within {timeout_s} s', hint='try again')
+        if self._open_error is not None:
+            raise self._open_error
+
+    def close(self, timeout_s: float) -> bool:
+        """End the engine's thread; say whether it ended in time."""
+        return self._worker.close(timeout_s)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine's thread runs."""
+        return self._worker.is_alive
+
+    def step_age_s(self) -> float:
+        """Return for how long the engine has been at one step [s]."""
+        return self._worker.step_age_s()
+
+    @property
+    def phase(self) -> Phase:
+        """What the assistant is doing."""
+        if self.problem:
+            return Phase.STORE_ONLY
+        return Phase.FREEZING if self.is_saving else self.view.phase
+
+    # --- work ---------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        name: str,
+        urgency: Urgency,
+        run: Run,
+        *,
+        on_value: OnValue = lambda _value: None,
+        on_end: OnEnd,
+        deadline_s: float | None = None,
+    ) -> Job[Manager]:
+        """
+        Let the engine's thread do something; both callbacks are called there.
+
+        Parameters
+        ----------
+        deadline_s
+            From now [s]; None for no deadline.
+
+        Raises
+        ------
+        EngineError
+            The assistant is closed, or needs an engine that could not be loaded.
+
+        """
+        if self.problem and urgency in (Urgency.TALK, Urgency.THAW):
+            raise EngineError(self.problem)
+        job: Job[Manager] = Job(
+            name=name,
+            urgency=urgency,
+            run=run,
+            on_value=self._watched(on_value),
+            on_end=on_end,
+            deadline_s=None if deadline_s is None else self._clock() + deadline_s,
+        )
+        self._worker.submit(job)
+        return job
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no work runs or waits."""
+        return not any(self._worker.is_busy_with(urgency) for urgency in Urgency)
+
+    def is_busy_with(self, urgency: Urgency) -> bool:
+        """Whether work of this urgency runs or waits."""
+        return self._worker.is_busy_with(urgency)
+
+    def cancel(self, *urgencies: Urgency) -> None:
+        """Cancel the work of these urgencies."""
+        self._worker.cancel(*urgencies)
+
+    def note_thaw(self) -> None:
+        """Count a thaw; called in the engine's thread when one begins."""
+        self._generation += 1
+        self._is_entry_due = True
+
+    def take_entry(self) -> bool:
+        """Say once after each thaw that the assistant has to be told what is now."""
+        is_due, self._is_entry_due = self._is_entry_due, False
+        return is_due
+
+    # --- in the engine's thread ---------------------------------------------------------------
+
+    @contextmanager
+    def _make(self) -> Iterator[Manager]:
+        try:
+            manager = Manager(self.settings, profile=self.profile, defer_engine=True)
+        except CwmError as exc:
+            self._open_error = exc
+            self._opened.set()
+            raise
+        with manager:
+            self._see_shelf(manager)
+            self._opened.set()
+            yield manager
+
+    def _engine_loaded(self, _result: object, error: BaseException | None) -> None:
+        if error is not None:
+            log.error('the model cannot be loaded: %s', error)
+            self.problem = f'the model cannot be loaded: {error}'
+        self._on_change()
+
+    def _idle(self, manager: Manager) -> Generator[object, None, None]:
+        if manager.has_engine and manager.window:
+            yield from manager.idle()
+
+    def _after_step(self, owned: Manager, *, is_end: bool) -> None:
+        if is_end:
+            self._see_shelf(owned)
+        elif self._clock() - self._looked_s < MIN_LOOK_S:
+            return
+        self._look(owned)
+
+    def _look(self, manager: Manager) -> None:
+        self._looked_s = self._clock()
+        seen = look(manager, self._generation)
+        if seen != self.view:
+            self.view = seen
+            self._on_change()
+
+    def _watched(self, on_value: OnValue) -> OnValue:
+        """Let the edge to usable be seen at once."""
+
+        def note(value: object) -> None:
+            if isinstance(value, ThawProgress) and value.is_usable != self.view.is_usable:
+                self._looked_s = -MIN_LOOK_S
+            on_value(value)
+
+        return note
+
+    def _see_shelf(self, manager: Manager) -> None:
+        shelf = Shelf(windows=tuple(manager.store.windows()), storage=manager.store.storage())
+        if shelf != self.shelf:
+            self.shelf = shelf
+            self._on_change()

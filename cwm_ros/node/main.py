@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The process around the node: signals, threads, watchdog, exit status."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from threading import Event, Thread
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rclpy.executors import Executor
+
+    from cwm_ros.node.node import CwmNode
+
+EXIT_HUNG = 70
+EXIT_FAILED = 1
+SIGNALS = {signal.SIGTERM, signal.SIGINT}
+NUM_THREADS = 12
+"""Each goal waits in one; others must be left for services and topics."""
+LOOK_S = 0.25
+TELL_HUNG_S = 0.5
+NO_ROS = """\
+cwm_ros: {error}
+The node needs ROS 2 and the package cwm_interfaces. Source the workspace that both were built in:
+  colcon build --base-paths . cwm_interfaces && source install/setup.bash"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """
+    Run the node until a signal or a shutdown transition ends it.
+
+    Returns
+    -------
+    int
+        Exit status: 0 after a signal, 1 when it could not start, 70 when the engine hung.
+
+    """
+    try:
+        import rclpy
+        from rclpy.executors import MultiThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        from cwm_ros.node.node import CwmNode
+    except ImportError as exc:
+        sys.stderr.write(NO_ROS.format(error=exc) + '\n')
+        return EXIT_FAILED
+    from cwm_ros.errors import CwmError
+
+    # Every thread inherits this: only the main thread takes signals, by asking for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = CwmNode()
+    except CwmError as exc:
+        sys.stderr.write(f'cwm_ros: {exc}\n')
+        rclpy.shutdown()
+        return EXIT_FAILED
+    executor = MultiThreadedExecutor(num_threads=NUM_THREADS)
+    executor.add_node(node)
+    ended = Event()
+    spinning = Thread(target=_spin, args=(executor, node, ended), name='cwm-ros', daemon=True)
+    spinning.start()
+    Thread(target=_watch, args=(node,), name='cwm-watchdog', daemon=True).start()
+    _wait_for_signal(ended)
+    node.save_and_close()
+    node.board.close()
+    executor.shutdown(timeout_sec=1.0)
+    node.destroy_node()
+    rclpy.shutdown()
+    return EXIT_FAILED if ended.is_set() else 0
+
+
+def _spin(executor: Executor, node: CwmNode, ended: Event) -> None:
+    try:
+        executor.spin()
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the process must end in order
+        node.get_logger().fatal(f'the executor ended: {type(exc).__name__}: {exc}')
+        ended.set()
+
+
+def _wait_for_signal(ended: Event) -> None:
+    while not ended.is_set():
+        if signal.sigtimedwait(SIGNALS, LOOK_S) is not None:
+            return
+
+
+def _watch(node: CwmNode) -> None:
+    """
+    End the process when a step of the engine is overdue.
+
+    Turns are durable before they are answered, so nothing that was said is lost. Should the step
+    hold the interpreter's lock, this thread does not run either: then a timer of the interpreter,
+    which is set anew as long as it does, ends the process.
+    """
+    while True:
+        time.sleep(LOOK_S)
+        core = node.assistant.core
+        limit_s = node.assistant.settings.engine.watchdog if core else 0.0
+        if core is None or not limit_s:
+            faulthandler.cancel_dump_traceback_later()
+            continue
+        faulthandler.dump_traceback_later(2 * limit_s + TELL_HUNG_S, exit=True)
+        if core.step_age_s() > limit_s:
+            node.get_logger().fatal(f'the engine does not answer for {limit_s} s')
+            node.assistant.give_up()
+            time.sleep(TELL_HUNG_S)
+            os._exit(EXIT_HUNG)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

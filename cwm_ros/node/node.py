@@ -1,0 +1,164 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node: what each transition does, and what belongs together."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.lifecycle.node import LifecycleNodeMixin
+from rclpy.node import Node
+
+from cwm_ros.errors import CwmError
+from cwm_ros.node import params
+from cwm_ros.node.actions import Actions
+from cwm_ros.node.assistant import Assistant
+from cwm_ros.node.inputs import Inputs
+from cwm_ros.node.publishers import Publishers
+from cwm_ros.node.services import Services
+from cwm_ros.runtime import apply_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rcl_interfaces.msg import SetParametersResult
+    from rclpy.lifecycle import LifecycleState
+    from rclpy.parameter import Parameter
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+FAILURE = TransitionCallbackReturn.FAILURE
+TICK_S = 0.1
+
+
+def _told(
+    transition: Callable[[CwmNode, LifecycleState], TransitionCallbackReturn],
+) -> Callable[[CwmNode, LifecycleState], TransitionCallbackReturn]:
+    """Log what a transition raises, since rclpy swallows it, and let it fail."""
+
+    @wraps(transition)
+    def run(self: CwmNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except CwmError as exc:
+            self.get_logger().error(f'{transition.__name__}: {exc}')
+            return FAILURE
+        except Exception as exc:  # noqa: BLE001 - rclpy would swallow it
+            self.get_logger().fatal(f'{transition.__name__}: {type(exc).__name__}: {exc}')
+            return TransitionCallbackReturn.ERROR
+
+    return run
+
+
+class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
+    """
+    The assistant's memory on the bus; one live session.
+
+    Its interfaces exist from the beginning, so that consumers find them and a goal that comes too
+    early is told so. Transitions have a callback group of their own: a save that takes its
+    budget holds nobody else up.
+
+    Raises
+    ------
+    ConfigError
+        It was given parameters that do not exist, or of a wrong type.
+
+    """
+
+    def __init__(self, name: str = 'cwm') -> None:
+        Node.__init__(self, name)
+        LifecycleNodeMixin.__init__(self, callback_group=MutuallyExclusiveCallbackGroup())
+        params.declare(self)
+        self._is_configured = False
+        self.assistant = Assistant(self._wake, self._speak)
+        self.board = Publishers(self, self.assistant.snapshot)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._use_parameters)
+        self._goals = Actions(self, self.assistant)
+        self._answers = Services(self, self.assistant)
+        self._inputs = Inputs(self, self.assistant)
+        group = MutuallyExclusiveCallbackGroup()
+        self._timer = self.create_timer(TICK_S, self._tick, callback_group=group)
+        self.board.start()
+
+    def _wake(self) -> None:
+        self.board.wake()
+
+    def _speak(self, event: object) -> None:
+        self.board.speak(event)
+
+    # --- transitions --------------------------------------------------------------------------
+
+    @_told
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the store, begin to load the model."""
+        settings = params.read(self)
+        for problem in apply_runtime(settings.runtime):
+            self.get_logger().warning(problem)
+        self.assistant.configure(settings)
+        self._is_configured = True
+        return SUCCESS
+
+    @_told
+    def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Serve goals."""
+        self.assistant.activate()
+        return SUCCESS
+
+    @_told
+    def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Save within the budget, and serve goals no more."""
+        self._log_save(self.assistant.deactivate(self.assistant.settings.shutdown.budget))
+        return SUCCESS
+
+    @_told
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Close store and engine."""
+        self._is_configured = False
+        if not self.assistant.cleanup():
+            self.get_logger().error('the engine did not end in time')
+            return TransitionCallbackReturn.ERROR
+        return SUCCESS
+
+    @_told
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Save within the budget, and close."""
+        self.save_and_close()
+        return SUCCESS
+
+    @_told
+    def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Close what is open; the node can be configured again."""
+        self.assistant.cleanup()
+        self._is_configured = False
+        return SUCCESS
+
+    def save_and_close(self) -> None:
+        """Save within the budget if a window is open, and close; what fails is logged."""
+        if self.assistant.core is None:
+            return
+        try:
+            self._log_save(self.assistant.deactivate(self.assistant.settings.shutdown.budget))
+        except CwmError as exc:
+            self.get_logger().error(f'the save did not end: {exc}')
+        finally:
+            self.assistant.cleanup()
+            self._is_configured = False
+
+    def _log_save(self, saved: object) -> None:
+        self.get_logger().info(f'saved for shutdown: {saved}')
+
+    # --- parameters and time ------------------------------------------------------------------
+
+    def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        return params.check_change(self, changed, is_configured=self._is_configured)
+
+    def _use_parameters(self, _changed: list[Parameter]) -> None:
+        if self._is_configured:
+            self.assistant.use(params.read(self))
+
+    def _tick(self) -> None:
+        if self.assistant.tick():
+            self.assistant.save_for_ignition()

@@ -1,0 +1,167 @@
+# SPDX-FileCopyrightText: 2026 The cwm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the node tells of itself: frozen values that the engine's thread makes; knows no ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cwm_ros.manager import Manager
+    from cwm_ros.power import PolicyChoice
+    from cwm_ros.session import Fidelity
+    from cwm_ros.store import StorageReport, WindowInfo
+    from cwm_ros.thaw import ThawProgress
+
+
+class Phase(IntEnum):
+    """The numbers of cwm_interfaces/Usability."""
+
+    NO_WINDOW = 0
+    LOADING_ENGINE = 1
+    THAWING = 2
+    USABLE = 3
+    COMPLETE = 4
+    FREEZING = 5
+    ENGINE_HUNG = 6
+    STORE_ONLY = 7
+    INACTIVE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """
+    The engine's thread, as it last saw itself.
+
+    Parameters
+    ----------
+    has_engine
+        Whether the model is loaded.
+    window
+        Name of the open window, else empty.
+    generation
+        Counts thaws of the process.
+    fidelity
+        Of an answer given now; None without a window.
+    is_usable, is_complete
+        Of the open window.
+    committed_turns
+        Turns of the open window that are durable.
+    progress
+        Of the thaw; None without one.
+
+    """
+
+    has_engine: bool = False
+    window: str = ''
+    generation: int = 0
+    fidelity: Fidelity | None = None
+    is_usable: bool = False
+    is_complete: bool = False
+    committed_turns: int = 0
+    progress: ThawProgress | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """What it comes to, while the node is active and nothing hangs."""
+        if not self.has_engine:
+            return Phase.LOADING_ENGINE
+        if not self.window:
+            return Phase.NO_WINDOW
+        if self.is_complete:
+            return Phase.COMPLETE
+        return Phase.USABLE if self.is_usable else Phase.THAWING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """What the store holds, as the engine's thread last saw it."""
+
+    windows: tuple[WindowInfo, ...] = ()
+    storage: StorageReport | None = None
+
+
+def look(manager: Manager, generation: int) -> View:
+    """Return what a manager looks like now; called in the engine's thread."""
+    if not manager.window:
+        return View(has_engine=manager.has_engine, generation=generation)
+    session, thaw = manager.session, manager.thaw
+    fidelity = session.fidelity
+    progress = thaw.progress() if thaw is not None else None
+    return View(
+        has_engine=True,
+        window=manager.window,
+        generation=generation,
+        fidelity=fidelity,
+        is_usable=progress is None or progress.is_usable,
+        is_complete=fidelity.resident >= fidelity.total
+        and (progress is None or progress.is_complete),
+        committed_turns=manager.live.num_durable_turns,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred:
+    """
+    An operation that waits for better power.
+
+    Parameters
+    ----------
+    operation, window
+        What it does, and to which window.
+    num_bytes
+        What it would read or write, estimated.
+    reason
+        Why it waits, for people.
+    retry_s
+        When it is tried again at the latest, from when it was deferred [s].
+
+    """
+
+    operation: str
+    window: str
+    num_bytes: int
+    reason: str
+    retry_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """
+    Everything the node publishes as state, at one moment.
+
+    Parameters
+    ----------
+    phase, reason
+        What the assistant is doing, and why, for people.
+    view, shelf
+        What the engine's thread last saw.
+    profile
+        Whose windows; empty for a guest.
+    power, override_left_s, deferred
+        The policy in force, how long it was set by hand for [s], and what waits for a better one.
+
+    """
+
+    phase: Phase
+    reason: str
+    view: View
+    shelf: Shelf
+    profile: str
+    power: PolicyChoice
+    override_left_s: float = 0.0
+    deferred: tuple[Deferred, ...] = ()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether an answer may be asked for."""
+        return self.phase in (Phase.USABLE, Phase.COMPLETE)
+
+    @property
+    def usability(self) -> tuple[object, ...]:
+        """What makes an edge of usability when it changes."""
+        view = self.view
+        return (self.phase, self.reason, view.window, view.generation, view.committed_turns)
