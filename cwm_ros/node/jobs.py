@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from cwm_ros.manager import Manager
     from cwm_ros.node.core import Run
     from cwm_ros.optimize import OptimizeProgress
-    from cwm_ros.reopen import Restored
     from cwm_ros.thaw import ThawProgress
+    from cwm_ros.verdict import ThawResult
 
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class ThawResult:
 
     progress: ThawProgress
     time_to_usable_s: float
-    restored: Restored
+    restored: ThawResult
     warnings: tuple[str, ...]
 
 
