@@ -194,7 +194,7 @@ class Actions:
             return _abort(handle, ThawWindow.Result(), exc)
         done, error = waiting.wait(handle, job)
         result = ThawWindow.Result(total_time=convert.to_duration(time.monotonic() - began))
-        if isinstance(done, jobs.ThawResult):
+        if isinstance(done, jobs.Thawed):
             result.time_to_usable = convert.to_duration(done.time_to_usable_s)
             result.reused_tokens = done.progress.reused_tokens
             result.recomputed_tokens = done.progress.recomputed_tokens

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThawResult:
+class Thawed:
     """
     How a thaw ended.
 
@@ -110,7 +110,7 @@ def thaw(
     strategy: str,
     stop_at_usable: bool,
     on_begin: Callable[[], None],
-) -> Generator[object, None, ThawResult]:
+) -> Generator[object, None, Thawed]:
     """Open a window and bring it back, as far as asked; see `Manager.open_window`."""
     _check_engine(manager)
     if manager.window and manager.window != window:
@@ -133,7 +133,7 @@ def thaw(
         moving.advance(wait=True, cancel=cancel)
     restored = moving.result()
     restored.check()
-    return ThawResult(
+    return Thawed(
         progress=progress,
         time_to_usable_s=usable_s,
         restored=restored,
