@@ -10,13 +10,33 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.codec import KernelLoader
 from cwm_ros.engine import open_engine
+from cwm_ros.errors import ModelError
 from cwm_ros.footprint import check_footprint
 from cwm_ros.machine import rate_file
-from cwm_ros.model import build_graph, Checkpoint, find_model, FirstLayer
+from cwm_ros.model import build_graph, Checkpoint, find_model, FirstLayer, read_spec
 from cwm_ros.rates import RateBook
 
 if TYPE_CHECKING:
     from cwm_ros.config import Settings
+
+
+def check_room(settings: Settings) -> None:
+    """
+    Check quota and daily budget against the model's config.json, long before it is loaded.
+
+    What is wrong with the model itself is told when it is loaded.
+
+    Raises
+    ------
+    ConfigError
+        A full window of it fits neither the quota nor the daily budget.
+
+    """
+    try:
+        spec = read_spec(find_model(settings.engine.model))
+    except ModelError:
+        return
+    check_footprint(settings, spec.kv_spec)
 
 
 class LoadedModel:

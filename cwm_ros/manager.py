@@ -18,7 +18,7 @@ from cwm_ros.deadline import Pace
 from cwm_ros.errors import EngineError, ExistsError
 from cwm_ros.kv import Role, Turn
 from cwm_ros.live import LiveWindow, Tools
-from cwm_ros.loaded import LoadedModel
+from cwm_ros.loaded import check_room, LoadedModel
 from cwm_ros.probe import EndProbe
 from cwm_ros.proof import ChunkProof, Evidence, unpack_samples
 from cwm_ros.reopen import restore_session
@@ -67,6 +67,12 @@ class Manager:
     wall_ms
         Wall clock [ms since 1970].
 
+    Raises
+    ------
+    CwmError
+        The store cannot be opened, a full window of the model fits neither the quota nor the
+        daily budget, or the model cannot be loaded; nothing stays open.
+
     Attributes
     ----------
     store, profile
@@ -94,6 +100,7 @@ class Manager:
         self._wall_ms = wall_ms
         self._model: LoadedModel | None = None
         self._store_open = ExitStack()
+        check_room(settings)
         try:
             self._open_store(profile or settings.privacy.default_profile)
             if not defer_engine:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cwm_ros.config import CodecSettings, EngineSettings, MIB, Settings, StorageSettings
-from cwm_ros.errors import ConfigError
+from cwm_ros.errors import ConfigError, ModelError
 from cwm_ros.footprint import check_footprint, full_window_bytes
 from cwm_ros.kv import KVSpec, Role, Turn
+from cwm_ros.manager import Manager
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import OpenManager
 
 # 64 KiB a token in float16.
@@ -64,8 +67,21 @@ def test_another_size_of_chunks_is_refused_and_the_store_s_is_named(
 
 
 @pytest.mark.parametrize('changes', [{'quota_mib': 1}, {'daily_budget_mib': 1}])
-def test_the_manager_checks_before_it_loads_the_model(
-    open_tiny: OpenManager, changes: dict[str, int]
+@pytest.mark.parametrize('is_deferred', [False, True])
+def test_the_manager_checks_before_it_opens_the_store_and_loads_the_model(
+    settings: Settings, changes: dict[str, int], *, is_deferred: bool
 ) -> None:
+    given = replace(settings, storage=replace(settings.storage, **changes))
     with pytest.raises(ConfigError, match='a full window of this model'):
-        open_tiny(storage=changes)
+        Manager(given, defer_engine=is_deferred)
+    assert not given.storage.root.exists()
+
+
+def test_a_model_that_is_not_there_leaves_the_store_usable_until_it_is_loaded(
+    settings: Settings, tmp_path: Path
+) -> None:
+    given = replace(settings, engine=replace(settings.engine, model=str(tmp_path / 'none')))
+    with Manager(given, defer_engine=True) as manager:
+        assert manager.store.windows() == []
+        with pytest.raises(ModelError, match='is not a folder'):
+            manager.load_engine()

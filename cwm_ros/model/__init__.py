@@ -4,6 +4,7 @@
 
 from cwm_ros.model.chat import ChatRenderer
 from cwm_ros.model.checkpoint import Checkpoint, find_model
+from cwm_ros.model.families import read_spec
 from cwm_ros.model.first_layer import FirstLayer
 from cwm_ros.model.graph import build_graph
 from cwm_ros.model.sizing import size_model, Sizing
@@ -18,5 +19,6 @@ __all__ = [
     'Tokenizer',
     'build_graph',
     'find_model',
+    'read_spec',
     'size_model',
 ]
