@@ -117,9 +117,10 @@ def codec_command(options: Options, *, kv: Path | None) -> None:
 )
 @click.pass_obj
 def store_command(options: Options, *, windows: int, folder: Path) -> None:
-    """Time a store with many WINDOWS, and encryption; count what a drive writes."""
+    """Time a store with many WINDOWS, headers and encryption; count what a drive writes."""
     from cwm_ros.bench.drive import DRIVES, measure_drive
     from cwm_ros.bench.encryption import format_throughput, measure_encryption, measure_sync
+    from cwm_ros.bench.header import format_headers, measure_header
     from cwm_ros.bench.store import format_scaling, measure_scaling
     from cwm_ros.bench.tables import describe_machine
     from cwm_ros.store.memory import is_in_memory, SHARED_MEMORY
@@ -131,12 +132,14 @@ def store_command(options: Options, *, windows: int, folder: Path) -> None:
         folder, SHARED_MEMORY if is_in_memory(SHARED_MEMORY) else folder
     )
     sync_ms = measure_sync(folder)
+    headers = [measure_header(folder, is_encrypted=kind) for kind in (False, True)]
     values = {
         'machine': describe_machine(folder),
         'scaling': [asdict(row) for row in scaling],
         'drives': [asdict(drive) for drive in drives],
         'encryption': [asdict(row) for row in encryption],
         'sync_ms': sync_ms,
+        'headers': [asdict(row) for row in headers],
     }
     lines = [
         f'{drive.case}: {drive.turns} turns wrote {drive.system_bytes} bytes, '
@@ -144,6 +147,7 @@ def store_command(options: Options, *, windows: int, folder: Path) -> None:
         for drive in drives
     ]
     lines += [format_throughput(encryption), f'appending 64 bytes and syncing: {sync_ms:.2f} ms']
+    lines.append(format_headers(headers))
     options.show(values, '\n'.join([format_scaling(scaling), *lines]))
 
 

@@ -182,7 +182,7 @@ class _RecordSearch:
             self._bytes_left -= part.size
             if self._bytes_left < 0:
                 raise FormatError(self._path, 'records overlap')
-            record = self._parts.open(self._data, start)
+            record = self._parts.open_part(self._data, start, part)
             if record:
                 return start, record
         return len(self._data), b''

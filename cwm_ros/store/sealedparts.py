@@ -130,8 +130,12 @@ class Parts:
     def open(self, data: Buffer, offset: int) -> bytes | None:
         """Return what the part at ``offset`` holds; None when there is no authentic one."""
         part = part_head_at(data, offset)
+        return None if part is None else self.open_part(data, offset, part)
+
+    def open_part(self, data: Buffer, offset: int, part: PartHead) -> bytes | None:
+        """Return what the part at ``offset`` holds, whose head is ``part``; None as `open`."""
         start = offset + PART_BYTES
-        if part is None or start + part.size > len(data):
+        if start + part.size > len(data):
             return None
         sealed = Sealed(part.tag, memoryview(data)[start : start + part.size])
         opened = self._aead.open(part.nonce, sealed, self._associated(part.size))

@@ -9,6 +9,7 @@ import tempfile
 
 import pytest
 
+from cwm_ros.bench.header import format_headers, measure_header
 from cwm_ros.bench.store import format_scaling, measure_scaling
 
 
@@ -21,6 +22,14 @@ def test_freezing_and_evicting_cost_the_same_with_many_windows() -> None:
     assert many.freeze_ms < 3 * few.freeze_ms
     assert many.evict_ms < 3 * few.evict_ms
     assert many.list_ms < 50
+
+
+@pytest.mark.parametrize('is_encrypted', [False, True])
+def test_a_header_is_measured_with_what_was_written(tmp_path: Path, *, is_encrypted: bool) -> None:
+    row = measure_header(tmp_path, is_encrypted=is_encrypted, tokens=1024, rounds=1)
+    assert (row.tokens, row.chunks, row.turns) == (1024, 4, 32)
+    assert row.bytes > 4 * 1024 + 32 * 128
+    assert 'with 32 turns' in format_headers([row])
 
 
 def test_the_curve_has_a_row_for_each_count(tmp_path: Path) -> None:
