@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cwm_ros.store import ChunkEntry
 
 PROBE_VERSION = 1
-PROBE_TOKENS = 8
+PROBE_TOKENS = 2
 NUM_TOP = 16
 KL_FACTOR = 10.0
 """A restore may diverge so many times as far as its codec was measured to."""

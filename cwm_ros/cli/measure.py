@@ -222,6 +222,21 @@ def segments_command(
     options.show(report.rows(), report.as_text())
 
 
+@eval_command.command('proof')
+@click.option('--context', type=click.IntRange(512), default=4096, show_default=True)
+@click.option('--dialogues', type=click.IntRange(1), default=8, show_default=True)
+@click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
+@click.pass_obj
+def proof_command(options: Options, *, context: int, dialogues: int, seed: int) -> None:
+    """Measure what the proof of a restore sees of each codec, and what it costs."""
+    from cwm_ros.bench.proof import measure_proof
+
+    report = measure_proof(
+        options.settings, context=context, dialogues=dialogues, seed=seed, note=options.note
+    )
+    options.show(report.rows(), report.as_text())
+
+
 @eval_command.command('review')
 @click.option('--context', type=click.IntRange(512), default=4096, show_default=True)
 @click.option('--questions', type=click.IntRange(1), default=100, show_default=True)

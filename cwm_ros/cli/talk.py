@@ -229,7 +229,7 @@ def _freeze(manager: Manager, *, is_final: bool) -> None:
 
 def _catch_up(manager: Manager) -> None:
     """Do what idle time is for, and say which answers do not hold."""
-    for event in manager.catch_up():
+    for event in manager.idle():
         if isinstance(event, Review) and event.verdict is ReviewVerdict.CHANGED:
             click.echo(describe_review(event))
 
@@ -250,7 +250,6 @@ def _answer(manager: Manager, line: str) -> None:
                 click.echo(f'({event})', err=True)
             elif isinstance(event, Answer):
                 click.echo(f'  [{event.fidelity}]' if event.is_provisional else '')
-        for _ in manager.idle():
-            pass
+        _catch_up(manager)
     except KeyboardInterrupt:
         click.echo(' ...')
