@@ -186,7 +186,11 @@ class Thaw:
             ahead=max_in_flight,
         )
         self._ahead = make_ahead(self._load_timed, max_in_flight)
-        self._send(is_engine_free=True)
+        try:
+            self._send(is_engine_free=True)
+        except BaseException:
+            self.close()  # no thread may write where others compute by then
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -425,8 +429,11 @@ class Thaw:
             self._send_one(step)
 
     def _send_one(self, step: ThawStep) -> None:
-        # The cache must not grow while threads write into it; before, what it is spared is time.
-        self.session.engine.reserve(self.session.num_tokens)
+        # The cache must not grow while threads write into it, and turns may have come meanwhile.
+        engine, num_tokens = self.session.engine, self.session.num_tokens
+        if engine.reach < num_tokens:
+            self.settle()
+            engine.reserve(num_tokens)
         self._ahead.send(step)
 
     def _must_let_pass(self, step: ThawStep | None) -> bool:

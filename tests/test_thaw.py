@@ -82,6 +82,22 @@ def deltas(events: list[object]) -> str:
     return ''.join(event.text for event in events if isinstance(event, Delta))
 
 
+def test_turns_that_outgrow_the_cache_lose_no_chunk_in_flight(open_fake: OpenManager) -> None:
+    frozen(open_fake)
+    with open_fake(thaw={'io_threads': 1}) as manager:
+        thaw = manager.open_window('trip')
+        slots = manager.engine.reach
+        while manager.session.num_tokens <= slots:
+            ingest(manager, 2)
+        while thaw.advance(wait=True):
+            assert_true_kv(manager.session)
+
+        assert manager.engine.reach > slots
+        assert thaw.progress().recomputed_tokens == 0
+        complete(manager)
+        assert_true_kv(manager.session)
+
+
 def test_progress_tells_usable_then_complete(open_fake: OpenManager) -> None:
     num_tokens = frozen(open_fake)
     manager = open_fake(thaw={'io_threads': 1})
