@@ -7,6 +7,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import GEN_RUNNING, GEN_SUSPENDED, getgeneratorstate
 from threading import RLock
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from cwm_ros.segment import begin_segment, head_of, SegmentStarted, turn_lengths
 from cwm_ros.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from cwm_ros.answer import Speaker
     from cwm_ros.codec import KernelLoader
@@ -91,8 +92,8 @@ class LiveWindow:
         The user's words about it, which the next freeze stores.
     problems
         What could not be used as it was, for people.
-    is_answering
-        Whether an answer is being given.
+    story
+        Gives the answer that was asked for last.
     is_closed
         Whether it was left.
     foreseen
@@ -115,7 +116,7 @@ class LiveWindow:
         )
         self.tags: tuple[str, ...] = ()
         self.problems: tuple[str, ...] = ()
-        self.is_answering = False
+        self.story: Generator[object, None, None] | None = None
         self.is_closed = False
         self.foreseen = b''
         self.speaker: Speaker | None = None
@@ -150,6 +151,12 @@ class LiveWindow:
     def warnings(self) -> tuple[str, ...]:
         """What of the window could not be used as it was, and why, for people."""
         return self.problems + (self.thaw.warnings if self.thaw else ())
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is being given: a flag might stay when an interrupt comes."""
+        states = (GEN_SUSPENDED, GEN_RUNNING)
+        return self.story is not None and getgeneratorstate(self.story) in states
 
     def check_idle(self) -> None:
         """Refuse to touch the conversation while an answer is being given."""

@@ -13,7 +13,7 @@ from cwm_ros.review import Reviewer, Spoken
 from cwm_ros.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from threading import Event
 
     from cwm_ros.abstention import Abstentions
@@ -28,23 +28,26 @@ def say(
     live: LiveWindow, request: Request, cancel: Event | None = None
 ) -> Iterator[SegmentStarted | Delta | ThawProgress | Answer]:
     """Answer a prompt, thawing meanwhile; see `Manager.say`."""
+    live.story = _say(live, request, cancel)
+    yield from live.story
+
+
+def _say(
+    live: LiveWindow, request: Request, cancel: Event | None
+) -> Generator[SegmentStarted | Delta | ThawProgress | Answer, None, None]:
     tools = live.tools
     request = replace(
         request, max_tokens=request.max_tokens or tools.settings.assistant.max_tokens
     )
     began = tools.clock()
-    live.is_answering = True
-    try:
-        started = live.add_prompt(request.text, request.max_tokens)
-        if started is not None:
-            yield started
-        session = live.session
-        start = session.last_turn_start
-        yield from _wait(live, request, cancel)
-        session.begin_answer(request.max_tokens)
-        yield from _answer(live, request, session.num_tokens - start, began, cancel)
-    finally:
-        live.is_answering = False
+    started = live.add_prompt(request.text, request.max_tokens)
+    if started is not None:
+        yield started
+    session = live.session
+    start = session.last_turn_start
+    yield from _wait(live, request, cancel)
+    session.begin_answer(request.max_tokens)
+    yield from _answer(live, request, session.num_tokens - start, began, cancel)
 
 
 def _wait(live: LiveWindow, request: Request, cancel: Event | None) -> Iterator[ThawProgress]:
