@@ -68,12 +68,12 @@ def test_the_versions_agree() -> None:
     assert package.findtext('license') == setup['metadata']['license']
 
 
-def test_ros_is_imported_in_the_node_room_only() -> None:
+def test_ros_is_imported_in_the_node_room_and_the_examples_only() -> None:
     ros = {'rclpy', 'rosidl_runtime_py', 'std_msgs', 'std_srvs', 'sensor_msgs', 'cwm_interfaces'}
     wrong = [
         str(path.relative_to(ROOT))
         for path in python_files('cwm_ros')
-        if imported(path) & ros and 'node' not in path.relative_to(ROOT).parts
+        if imported(path) & ros and path.relative_to(ROOT).parts[1] not in ('node', 'examples')
     ]
 
     assert wrong == []
@@ -107,7 +107,7 @@ def test_every_module_can_be_imported_first() -> None:
     names = [module.name for module in pkgutil.walk_packages(['cwm_ros'], 'cwm_ros.')]
     assert 'cwm_ros.manager' in names
     for name in names:
-        if name.endswith('__main__') or '.node' in name:
+        if name.endswith('__main__') or '.node' in name or '.examples' in name:
             continue
         importlib.import_module(name)
 

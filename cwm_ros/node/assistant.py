@@ -71,6 +71,8 @@ class Assistant:
         Called, from any thread, when `snapshot` changed.
     speak
         Publishes what the assistant says; called from any thread.
+    why_no_engine
+        Load no model, and say so; empty: load it.
     clock
         Steady clock [s].
 
@@ -88,9 +90,11 @@ class Assistant:
         wake: Callable[[], None],
         speak: Callable[[ResponseEvent], None],
         *,
+        why_no_engine: str = '',
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.core: Core | None = None
+        self._why_no_engine = why_no_engine
         self.is_hung = False
         self._settings: Settings | None = None
         self._profile = ''
@@ -132,7 +136,7 @@ class Assistant:
 
         """
         profile = profile or settings.privacy.default_profile
-        core = Core(settings, profile=profile, on_change=self._wake)
+        core = Core(settings, profile=profile, on_change=self._wake, problem=self._why_no_engine)
         try:
             core.open(OPEN_TIMEOUT_S + settings.storage.lock_timeout_s)
         except BaseException:

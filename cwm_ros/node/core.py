@@ -46,6 +46,8 @@ class Core:
         Of the manager.
     on_change
         Called in the engine's thread when `view` or `shelf` changed.
+    problem
+        Why no engine is to be loaded; empty: load it.
     clock
         Steady clock [s].
 
@@ -68,13 +70,14 @@ class Core:
         *,
         profile: str,
         on_change: Callable[[], None],
+        problem: str = '',
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.profile = profile
         self.view = View()
         self.shelf = Shelf()
-        self.problem = ''
+        self.problem = problem
         self.is_saving = False
         self._on_change = on_change
         self._clock = clock
@@ -102,14 +105,15 @@ class Core:
 
         """
         self._worker.start()
-        load = Job(
-            name='load the engine',
-            urgency=Urgency.STORE,
-            run=jobs.load_engine,
-            on_end=self._engine_loaded,
-            is_timed=False,
-        )
-        self._worker.submit(load)
+        if not self.problem:
+            load = Job(
+                name='load the engine',
+                urgency=Urgency.STORE,
+                run=jobs.load_engine,
+                on_end=self._engine_loaded,
+                is_timed=False,
+            )
+            self._worker.submit(load)
         if not self._opened.wait(timeout_s):
             raise BusyError(f'the store was not open within {timeout_s} s', hint='try again')
         if self._open_error is not None:

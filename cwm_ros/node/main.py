@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import faulthandler
 import os
 import signal
@@ -36,12 +37,20 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     Run the node until a signal or a shutdown transition ends it.
 
+    Parameters
+    ----------
+    args
+        Options of this program and of ROS; None takes them from the command line.
+
     Returns
     -------
     int
         Exit status: 0 after a signal, 1 when it could not start, 70 when the engine hung.
 
     """
+    # Every thread inherits this, those of NumPy too, which are there once it is imported: only the
+    # main thread takes signals, by asking for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         import rclpy
         from rclpy.executors import MultiThreadedExecutor
@@ -53,15 +62,16 @@ def main(args: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     from cwm_ros.errors import CwmError
 
-    # Every thread inherits this: only the main thread takes signals, by asking for them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    options = _read_options(rclpy.utilities.remove_ros_args(args or sys.argv)[1:])
     try:
-        node = CwmNode()
+        node = CwmNode(why_no_engine=options.store_only)
     except CwmError as exc:
         sys.stderr.write(f'cwm_ros: {exc}\n')
         rclpy.shutdown()
         return EXIT_FAILED
+    if options.autostart:
+        node.start()
     executor = MultiThreadedExecutor(num_threads=NUM_THREADS)
     executor.add_node(node)
     ended = Event()
@@ -69,12 +79,26 @@ def main(args: Sequence[str] | None = None) -> int:
     spinning.start()
     Thread(target=_watch, args=(node,), name='cwm-watchdog', daemon=True).start()
     _wait_for_signal(ended)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the save
     node.save_and_close()
     node.board.close()
     executor.shutdown(timeout_sec=1.0)
     node.destroy_node()
     rclpy.shutdown()
     return EXIT_FAILED if ended.is_set() else 0
+
+
+def _read_options(args: Sequence[str]) -> argparse.Namespace:
+    """Return what the launch file asks for, or a person."""
+    parser = argparse.ArgumentParser('cwm_node', description="An assistant's memory on the bus.")
+    parser.add_argument(
+        '--autostart', action='store_true', help='configure and activate before anybody asks'
+    )
+    parser.add_argument(
+        '--store-only', metavar='WHY', default='', help='load no model: windows can be listed'
+    )
+    return parser.parse_args(args)
 
 
 def _spin(executor: Executor, node: CwmNode, ended: Event) -> None:

@@ -60,6 +60,13 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
     early is told so. Transitions have a callback group of their own: a save that takes its
     budget holds nobody else up.
 
+    Parameters
+    ----------
+    name
+        Unless it is remapped.
+    why_no_engine
+        Load no model, and say so; empty: load it.
+
     Raises
     ------
     ConfigError
@@ -67,12 +74,12 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
 
     """
 
-    def __init__(self, name: str = 'cwm') -> None:
+    def __init__(self, name: str = 'cwm', *, why_no_engine: str = '') -> None:
         Node.__init__(self, name)
         LifecycleNodeMixin.__init__(self, callback_group=MutuallyExclusiveCallbackGroup())
         params.declare(self)
         self._is_configured = False
-        self.assistant = Assistant(self._wake, self._speak)
+        self.assistant = Assistant(self._wake, self._speak, why_no_engine=why_no_engine)
         self.board = Publishers(self, self.assistant.snapshot)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._use_parameters)
@@ -88,6 +95,11 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
 
     def _speak(self, event: object) -> None:
         self.board.speak(event)
+
+    def start(self) -> None:
+        """Configure and activate, as far as that goes; what fails is logged."""
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
 
     # --- transitions --------------------------------------------------------------------------
 
