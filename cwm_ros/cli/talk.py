@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import sys
@@ -23,6 +23,8 @@ from cwm_ros.review import Review, ReviewVerdict
 from cwm_ros.segment import SegmentStarted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cwm_ros.cli.app import Options
     from cwm_ros.store import Eviction
 
@@ -120,6 +122,7 @@ class FreezeOutcome:
         """End with the error's status if the freeze failed; the turns are safe."""
         if self.error is not None:
             show_error(self.error, is_json=False)
+            click.echo('what was said is stored; its KV is computed again when needed', err=True)
             raise SystemExit(EXIT_CODE_BASE + self.error.code)
 
 
@@ -132,6 +135,21 @@ def try_freeze(manager: Manager) -> FreezeOutcome:
     return FreezeOutcome(bytes_written=progress.bytes_written, evicted=progress.evicted)
 
 
+@contextmanager
+def telling_what_stayed(manager: Manager, num_turns: int) -> Iterator[None]:
+    """Let an error say how many of the turns that are being added are durable."""
+    before = len(manager.store.turns(manager.window))
+    try:
+        yield
+    except CwmError as exc:
+        kept = len(manager.store.turns(manager.window)) - before
+        rest = '' if kept == num_turns else ', the others are not'
+        exc.message += (
+            f'; {kept} of {num_turns} turns are stored in window {manager.window!r}{rest}'
+        )
+        raise
+
+
 @click.command('ingest')
 @click.argument('file', type=click.Path(path_type=Path))
 @click.option('--window', required=True, help='Window to continue, or to create.')
@@ -142,18 +160,19 @@ def ingest_command(options: Options, *, file: Path, window: str, tags: tuple[str
     Read a dialogue into WINDOW and freeze it.
 
     FILE holds JSON lines of role and text, or plain text, each paragraph of which is a turn of
-    the user.
+    the user. When it fails, the error says how many turns are stored.
     """
     turns = read_conversation(file)
     with Manager(options.settings, profile=options.profile) as manager:
         open_or_create(manager, window)
         manager.add_tags(tags)
-        manager.add_turns(turns)
-        total = manager.session.num_tokens
-        with show_bar('computing', total) as update:
-            for left in manager.catch_up():
-                if not isinstance(left, Review):
-                    update(total - left)
+        with telling_what_stayed(manager, len(turns)):
+            manager.add_turns(turns)
+            total = manager.session.num_tokens
+            with show_bar('computing', total) as update:
+                for left in manager.catch_up():
+                    if not isinstance(left, Review):
+                        update(total - left)
         frozen = try_freeze(manager)
         warnings = manager.warnings
     for warning in warnings:

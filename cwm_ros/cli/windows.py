@@ -169,7 +169,12 @@ def verify_command(options: Options, *, window: str | None) -> None:
         f'{report.chunks} chunks, {report.bytes} bytes, '
         f'{report.missing_chunks} chunks missing (computed again when used)'
     )
-    options.show(values, '\n'.join([text, *report.problems]))
+    torn = (
+        f'{report.torn_bytes} bytes of a commit that was cut, or is under way, lie behind the '
+        'turns: it was never acknowledged, and the next writer removes them'
+    )
+    lines = [text, *([torn] if report.torn_bytes else []), *report.problems]
+    options.show(values, '\n'.join(lines))
     if not report.ok:
         raise SystemExit(EXIT_CODE_BASE + ErrorCode.CORRUPT)
 

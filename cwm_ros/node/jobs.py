@@ -235,6 +235,7 @@ def verify(
         chunks=sum(report.chunks for report in reports),
         bytes=sum(report.bytes for report in reports),
         missing_chunks=sum(report.missing_chunks for report in reports),
+        torn_bytes=sum(report.torn_bytes for report in reports),
         problems=tuple(dict.fromkeys(problem for r in reports for problem in r.problems)),
     )
 

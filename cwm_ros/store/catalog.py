@@ -105,7 +105,7 @@ def read_manifest(folder: Path, window_id: str, seal: Seal) -> Manifest | None:
 
 
 def read_log(folder: Path, window_id: str, seal: Seal) -> TurnLog | None:
-    """Return a window's turn log, its ``valid_bytes`` on the disk; None when there is none."""
+    """Return a window's turn log, with bytes as on the disk; None when there is none."""
     path = folder / (window_id + LOG_SUFFIX)
     try:
         data = files.read_file(path, limit_bytes=layout.MAX_LOG_BYTES)
@@ -115,7 +115,8 @@ def read_log(folder: Path, window_id: str, seal: Seal) -> TurnLog | None:
     log = unpack_log(path, plain)
     if log.window_id.hex() != window_id:
         raise FormatError(path, f'window id is {log.window_id.hex()}: the log of another window')
-    return replace(log, valid_bytes=ends.get(log.valid_bytes, log.valid_bytes))
+    valid_bytes = ends.get(log.valid_bytes, log.valid_bytes)
+    return replace(log, valid_bytes=valid_bytes, torn_bytes=len(data) - valid_bytes)
 
 
 def check_pair(folder: Path, window_id: str, manifest: Manifest, log: TurnLog | None) -> None:

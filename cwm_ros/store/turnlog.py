@@ -48,6 +48,8 @@ class TurnLog:
         The whole records.
     valid_bytes
         Where the last whole record ends; what lies behind was never acknowledged.
+    torn_bytes
+        How much lies behind.
 
     """
 
@@ -55,6 +57,7 @@ class TurnLog:
     window_id: bytes
     turns: tuple[Turn, ...]
     valid_bytes: int
+    torn_bytes: int = 0
 
 
 def pack_header(window: str, window_id: bytes) -> bytes:
@@ -112,7 +115,13 @@ def unpack_log(path: Path, data: bytes) -> TurnLog:
         turns.append(turn)
         offset = end
     _check_tail(path, data, offset, len(turns))
-    return TurnLog(window=window, window_id=window_id, turns=tuple(turns), valid_bytes=offset)
+    return TurnLog(
+        window=window,
+        window_id=window_id,
+        turns=tuple(turns),
+        valid_bytes=offset,
+        torn_bytes=len(data) - offset,
+    )
 
 
 def _unpack_header(path: Path, data: bytes) -> tuple[str, bytes, int]:

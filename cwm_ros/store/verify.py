@@ -38,6 +38,9 @@ class VerifyReport:
         How much was read; a chunk that windows share counts once.
     missing_chunks
         Rows of chunk tables whose file is absent: evicted, to be computed again from tokens.
+    torn_bytes
+        Behind the last whole turns: of commits that were cut, or are under way. They were never
+        acknowledged, and the next writer removes them.
     problems
         One sentence for each thing that is wrong, beginning with the path.
 
@@ -48,6 +51,7 @@ class VerifyReport:
     chunks: int
     bytes: int
     missing_chunks: int
+    torn_bytes: int
     problems: tuple[str, ...]
 
     @property
@@ -58,7 +62,9 @@ class VerifyReport:
     @classmethod
     def of_nothing(cls) -> VerifyReport:
         """Return the report of an empty profile."""
-        return cls(windows=0, turns=0, chunks=0, bytes=0, missing_chunks=0, problems=())
+        return cls(
+            windows=0, turns=0, chunks=0, bytes=0, missing_chunks=0, torn_bytes=0, problems=()
+        )
 
 
 class Verifier:
@@ -94,6 +100,7 @@ class Verifier:
         self._buffer = bytearray()
         self._problems: list[str] = []
         self._num_windows = self._num_turns = self._num_missing = self._num_bytes = 0
+        self._torn_bytes = 0
 
     def report(self) -> VerifyReport:
         """Return what was found so far."""
@@ -103,6 +110,7 @@ class Verifier:
             chunks=len(self._seen),
             bytes=self._num_bytes,
             missing_chunks=self._num_missing,
+            torn_bytes=self._torn_bytes,
             problems=tuple(self._problems),
         )
 
@@ -112,8 +120,10 @@ class Verifier:
         try:
             manifest = read_manifest(self._windows, window_id, self._seal)
             log = read_log(self._windows, window_id, self._seal)
-            self._num_turns += len(log.turns) if log else 0
-            self._num_bytes += log.valid_bytes if log else 0
+            if log:
+                self._num_turns += len(log.turns)
+                self._num_bytes += log.valid_bytes
+                self._torn_bytes += log.torn_bytes
             name = manifest.window if manifest else log.window if log else ''
             if name and layout.window_id(self._key, name) != window_id:
                 path = self._windows / window_id

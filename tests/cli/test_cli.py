@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from contextlib import redirect_stderr, redirect_stdout
+import errno
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from cwm_ros.cli import main
+from cwm_ros.store import files
 
 CWM = [sys.executable, '-m', 'cwm_ros.cli']
 ROOT = Path(__file__).resolve().parents[2]
@@ -294,17 +296,74 @@ def test_ctrl_c_while_reading_a_long_dialogue_leaves_what_was_committed(tmp_path
     assert run_json(tmp_path / 's', 'show', 'w')['turns'] != 0
 
 
-def test_a_quota_too_small_for_one_chunk_is_said_with_figures(tmp_path: Path) -> None:
+def test_a_quota_too_small_for_a_window_is_said_with_figures(tmp_path: Path) -> None:
     config = tmp_path / 'cwm.yaml'
     config.write_text('/**:\n  ros__parameters:\n    storage: {quota_mib: 1}\n')
+
+    done = run(tmp_path / 's', 'say', '--window', 'w', 'Hello', status=30, config=config)
+
+    assert 'storage.quota_mib is 1, a full window of this model takes up to' in done.stderr
+    assert 'remedy: set it to' in done.stderr
+    assert not (tmp_path / 's').exists()
+
+
+def test_a_dialogue_for_whose_kv_there_is_no_room_is_stored(tmp_path: Path) -> None:
+    config = tmp_path / 'cwm.yaml'
+    config.write_text('/**:\n  ros__parameters:\n    storage: {free_floor_mib: 1000000000}\n')
     path = tmp_path / 'd.txt'
     path.write_text('\n\n'.join(f'We pass house {n} of the long street.' for n in range(60)))
 
     done = run(tmp_path / 's', 'ingest', '--window', 'w', str(path), status=16, config=config)
 
     assert 'remedy' in done.stderr
+    assert 'what was said is stored; its KV is computed again' in done.stderr
     assert run_json(tmp_path / 's', 'show', 'w')['turns'] == 61
     assert run_json(tmp_path / 's', 'verify')['ok'] is True
+
+
+def test_a_dialogue_with_a_turn_that_is_too_long_says_what_is_stored(tmp_path: Path) -> None:
+    config = tmp_path / 'cwm.yaml'
+    config.write_text('/**:\n  ros__parameters:\n    engine: {context_tokens: 512}\n')
+    path = tmp_path / 'd.txt'
+    path.write_text('\n\n'.join(['We stop.', 'We go on.', 'rain ' * 700, 'It is dry.']))
+
+    arguments = ['--json', 'ingest', '--window', 'w', str(path)]
+    done = run(tmp_path / 's', *arguments, status=26, config=config)
+
+    error = json.loads(done.stdout)['error']
+    assert error['name'] == 'CONTEXT_FULL'
+    assert "2 of 4 turns are stored in window 'w', the others are not" in error['message']
+    assert run_json(tmp_path / 's', 'show', 'w')['turns'] == 3
+
+
+def test_a_dialogue_that_a_full_device_does_not_take_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / 's', 'say', '--window', 'w', 'Hello')
+    path = tmp_path / 'd.txt'
+    path.write_text('We stop.\n\nWe go on.')
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(files, 'write_at', full)
+    done = run(tmp_path / 's', 'ingest', '--window', 'w', str(path), status=16)
+
+    assert "0 of 2 turns are stored in window 'w', the others are not" in done.stderr
+    monkeypatch.undo()
+    assert run_json(tmp_path / 's', 'show', 'w')['turns'] == 3
+
+
+def test_verify_mentions_a_commit_that_was_cut(tmp_path: Path) -> None:
+    run(tmp_path, 'say', '--window', 'w', 'Hello')
+    (log,) = tmp_path.glob('profiles/default/windows/*.log')
+    log.write_bytes(log.read_bytes() + b'torn' * 5)
+
+    report = run_json(tmp_path, 'verify')
+    assert (report['ok'], report['torn_bytes']) == (True, 20)
+    assert '20 bytes of a commit that was cut' in run(tmp_path, 'verify').stdout
+    run(tmp_path, 'pin', 'w')
+    assert run_json(tmp_path, 'verify')['torn_bytes'] == 0
 
 
 def test_windows_are_tagged_cloned_and_pinned(tmp_path: Path) -> None:
@@ -325,7 +384,10 @@ def test_windows_are_tagged_cloned_and_pinned(tmp_path: Path) -> None:
 
 def test_what_a_freeze_evicts_is_told(tmp_path: Path) -> None:
     config = tmp_path / 'cwm.yaml'
-    config.write_text('/**:\n  ros__parameters:\n    storage: {quota_mib: 1, keep_recent: 0}\n')
+    config.write_text(
+        '/**:\n  ros__parameters:\n    storage: {quota_mib: 1, keep_recent: 0}\n'
+        '    engine: {context_tokens: 512}\n'
+    )
     path = tmp_path / 'd.txt'
     store = tmp_path / 's'
     for name in 'abcd':
