@@ -42,11 +42,12 @@ _ROW = struct.Struct('<16sI')
 _WEYL = np.uint64(0x9E3779B1)
 
 
-def sample_positions(chunk_id: ChunkId, start: int, stop: int, count: int) -> Positions:
+def sample_positions(start: int, stop: int, count: int) -> Positions:
     """
     Return which tokens of a chunk are looked at: one in each of ``count`` equal parts.
 
-    Which one depends on the chunk's id, so that over many chunks all places are seen.
+    Which one depends on the chunk's place alone, so that over many chunks all places are seen,
+    and a window's samples hold wherever it is brought.
 
     Returns
     -------
@@ -56,8 +57,10 @@ def sample_positions(chunk_id: ChunkId, start: int, stop: int, count: int) -> Po
     """
     count = min(count, stop - start)
     stride = (stop - start) // count
-    offsets = np.frombuffer(chunk_id, np.uint8, count) % stride
-    return start + np.arange(count) * stride + offsets
+    numbers = np.arange(count, dtype=np.uint64)
+    turns = (np.uint64(start) + numbers) * _WEYL % np.uint64(1 << 32)
+    offsets = turns * np.uint64(stride) >> np.uint64(32)
+    return start + (numbers * np.uint64(stride) + offsets).astype(np.int64)
 
 
 def mixing_weights(spec: KVSpec) -> FloatArray:
@@ -162,18 +165,19 @@ class ChunkProof:
             It is something else; the message says what, as far as that can be told.
 
         """
-        count, length = self._evidence.count, entry.stop - entry.start
+        count = self._evidence.count
         if not count:
             return
         codec = codec_named(entry.codec)
-        local = sample_positions(entry.id, 0, length, count)
+        local = sample_positions(entry.start, entry.stop, count) - entry.start
         picked = kv[:, :, :, local].astype(np.float32)
         bound = bound_at(payload, kv, codec=codec, tokens=local)
         finding = self._find_in_first(entry.start, picked[0], bound[0])
         remembered = self._evidence.samples.get(entry.id)
         if not finding and remembered is not None:
             if remembered.shape[2] != len(local):  # frozen under another setting
-                local = sample_positions(entry.id, 0, length, remembered.shape[2])
+                count = remembered.shape[2]
+                local = sample_positions(entry.start, entry.stop, count) - entry.start
                 picked = kv[:, :, :, local].astype(np.float32)
                 bound = bound_at(payload, kv, codec=codec, tokens=local)
             finding = self._find_in_samples(picked, bound, remembered)
@@ -213,8 +217,7 @@ class ChunkProof:
         evidence = self._evidence
         assert evidence.first_layer is not None
         places = [
-            sample_positions(entry.id, entry.start, entry.stop, evidence.count)
-            for entry in evidence.entries
+            sample_positions(entry.start, entry.stop, evidence.count) for entry in evidence.entries
         ]
         positions = np.concatenate(places)
         kv = evidence.first_layer(evidence.tokens[positions], positions)

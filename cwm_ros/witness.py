@@ -61,7 +61,7 @@ def _samples(
         if entry.id in known:
             samples[entry.id] = known[entry.id]
         elif not any(unsound.overlap(entry.start, entry.stop)):
-            local = sample_positions(entry.id, 0, entry.stop - entry.start, count)
+            local = sample_positions(entry.start, entry.stop, count) - entry.start
             kv = engine.export_kv(entry.start, entry.stop).kv
             samples[entry.id] = sample(kv[:, :, :, local].astype(np.float32), weights)
     return samples
