@@ -79,8 +79,10 @@ def _commit(live: LiveWindow, freeze: Freeze) -> None:
     manifest = freeze.manifest(live.name, live.tags)
     count = tools.settings.thaw.proof_tokens
     known = live.manifest
-    if known is not None and live.foreseen and freeze.reaches_end:
-        known = replace(known, probe=live.foreseen)
+    if known is not None:
+        manifest = replace(manifest, origin=known.origin, extra=known.extra)
+        if live.foreseen and freeze.reaches_end:
+            known = replace(known, probe=live.foreseen)
     live.manifest = tools.store.commit_window(testify(manifest, live.session, known, count))
     tools.pace.note_commit(tools.clock() - began)
     freeze.is_committed = True

@@ -75,7 +75,16 @@ def read_manifest(data: bytes) -> dict[str, object]:
     fields['provisional'] = [tuple(pair) for pair in pairs.tolist()]
     fields['tags'] = read_tags(sections.get('TAGS', b''))
     fields['probe'], fields['samples'] = sections.get('PROB', b''), sections.get('SAMP', b'')
+    fields['origin'] = read_origin(sections['ORIG']) if 'ORIG' in sections else None
     return fields
+
+
+def read_origin(data: bytes) -> tuple[int, int, str]:
+    """Return kind, revision and name of the parent."""
+    kind, parent_bytes, revision = struct.unpack('<BB6xQ', data[:16])
+    assert data[2:8] == bytes(6)
+    assert len(data) == 16 + parent_bytes
+    return kind, revision, data[16:].decode('ascii')
 
 
 def read_row(row: bytes) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from cwm_ros.store.doctor import DoctorReport
 from cwm_ros.store.eviction import Eviction
 from cwm_ros.store.inventory import WindowInfo
 from cwm_ros.store.layout import Section
-from cwm_ros.store.manifest import ChunkEntry, Manifest
+from cwm_ros.store.manifest import ChunkEntry, Manifest, Origin, OriginKind
 from cwm_ros.store.quota import chunk_room_bytes, StorageReport
 from cwm_ros.store.reader import Window
 from cwm_ros.store.store import Store
@@ -19,6 +19,8 @@ __all__ = [
     'DoctorReport',
     'Eviction',
     'Manifest',
+    'Origin',
+    'OriginKind',
     'PayloadChecker',
     'Section',
     'StorageReport',

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import pairwise
 import struct
 from typing import TYPE_CHECKING
@@ -34,7 +35,35 @@ _CHUNK_DTYPE = np.dtype(
         'itemsize': 56,
     }
 )
-_KNOWN = (b'HEAD', b'TOKS', b'STOP', b'CHNK', b'PROV', b'TAGS', b'PROB', b'SAMP')
+_ORIGIN = struct.Struct('<BB6xQ')
+_KNOWN = (b'HEAD', b'TOKS', b'STOP', b'CHNK', b'PROV', b'TAGS', b'PROB', b'SAMP', b'ORIG')
+
+
+class OriginKind(IntEnum):
+    """How a window came to be here."""
+
+    CLONE = 1
+    BUNDLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """
+    What a window goes on from.
+
+    Parameters
+    ----------
+    kind
+        How it came here.
+    parent, revision
+        The window that it was, by the name there, and which commit of it; 0 when that had turns
+        alone.
+
+    """
+
+    kind: OriginKind
+    parent: str
+    revision: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +133,8 @@ class Manifest:
     created_ms, updated_ms, revision
         Set by the store: wall clock of the first and the last commit [ms since 1970], and the
         number of commits.
+    origin
+        What it was cloned or imported from; None when it began here.
     extra
         Sections that this version does not know; they are kept.
 
@@ -126,6 +157,7 @@ class Manifest:
     created_ms: int = 0
     updated_ms: int = 0
     revision: int = 0
+    origin: Origin | None = None
     extra: tuple[Section, ...] = ()
 
 
@@ -223,13 +255,37 @@ def pack_manifest(manifest: Manifest) -> bytes:
     if manifest.tags:
         tags = b''.join(struct.pack('<H', len(t.encode())) + t.encode() for t in manifest.tags)
         sections.append(Section(kind=b'TAGS', data=tags))
-    for kind, part in ((b'PROB', manifest.probe), (b'SAMP', manifest.samples)):
+    others = (
+        (b'PROB', manifest.probe),
+        (b'SAMP', manifest.samples),
+        (b'ORIG', _pack_origin(manifest.origin)),
+    )
+    for kind, part in others:
         if part:
             sections.append(Section(kind=kind, data=part))
     data = layout.pack_frame(MANIFEST_MAGIC, [*sections, *manifest.extra])
     if len(data) > layout.MAX_MANIFEST_BYTES:
         raise ConfigError(f'manifest has {len(data)} bytes')
     return data
+
+
+def _pack_origin(origin: Origin | None) -> bytes:
+    if origin is None:
+        return b''
+    parent = layout.check_name('window', origin.parent).encode('ascii')
+    return _ORIGIN.pack(origin.kind, len(parent), origin.revision) + parent
+
+
+def _unpack_origin(data: bytes) -> Origin | None:
+    if not data:
+        return None
+    if len(data) < _ORIGIN.size or any(data[2:8]) or len(data) != _ORIGIN.size + data[1]:
+        raise ConfigError(f'section ORIG: has {len(data)} bytes, or reserved ones are not zero')
+    kind, _, revision = _ORIGIN.unpack_from(data)
+    if kind not in list(OriginKind):
+        raise ConfigError(f'section ORIG: kind is {kind}')
+    parent = layout.check_name('window', data[_ORIGIN.size :].decode('ascii'))
+    return Origin(OriginKind(kind), parent, revision)
 
 
 def _pack_u32(values: tuple[int, ...] | list[int]) -> bytes:
@@ -313,6 +369,7 @@ def _build_manifest(found: dict[bytes, bytes], extra: tuple[Section, ...]) -> Ma
         created_ms=fields[0],
         updated_ms=fields[1],
         revision=fields[2],
+        origin=_unpack_origin(found.get(b'ORIG', b'')),
         extra=extra,
     )
 
@@ -363,3 +420,18 @@ def _unpack_tags(data: bytes) -> tuple[str, ...]:
         tags.append(data[2 : 2 + length].decode())
         data = data[2 + length :]
     return tuple(tags)
+
+
+def ids_of(key: bytes, manifest: Manifest) -> list[ChunkId]:
+    """Return the ids that a window's chunks have under a naming key, in the order of its table."""
+    size = manifest.chunk_tokens
+    tokens = np.ascontiguousarray(manifest.tokens, dtype=np.int32)
+    whole = chunkfile.chunk_ids(key, manifest.identity, tokens, size)
+    ids = []
+    for entry in manifest.chunks:
+        if entry.stop == min(entry.start + size, len(tokens)):
+            ids.append(whole[entry.start // size])
+        else:  # a partial chunk that tokens followed later
+            head = tokens[: entry.stop]
+            ids.append(chunkfile.chunk_ids(key, manifest.identity, head, size)[-1])
+    return ids

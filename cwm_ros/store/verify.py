@@ -15,7 +15,7 @@ from cwm_ros.errors import CwmError, FormatError, FormatTooNewError
 from cwm_ros.store import chunkfile, files, layout
 from cwm_ros.store.catalog import check_pair, MANIFEST_SUFFIX, read_log, read_manifest
 from cwm_ros.store.chunkfile import ChunkHeader
-from cwm_ros.store.manifest import ChunkEntry
+from cwm_ros.store.manifest import ChunkEntry, ids_of
 from cwm_ros.store.seal import FileKind
 
 if TYPE_CHECKING:
@@ -135,17 +135,9 @@ class Verifier:
             self._problems.append(exc.message)
 
     def _check_table(self, window_id: str, manifest: Manifest) -> None:
-        size = manifest.chunk_tokens
-        tokens = np.ascontiguousarray(manifest.tokens, dtype=np.int32)
-        ids = chunkfile.chunk_ids(self._key, manifest.identity, tokens, size)
         path = self._windows / (window_id + MANIFEST_SUFFIX)
-        for entry in manifest.chunks:
-            index, expected = entry.start // size, None
-            if entry.stop == min(entry.start + size, len(tokens)):
-                expected = ids[index]
-            else:  # a partial chunk that tokens followed later
-                head = tokens[: entry.stop]
-                expected = chunkfile.chunk_ids(self._key, manifest.identity, head, size)[-1]
+        expected_ids = ids_of(self._key, manifest)
+        for entry, expected in zip(manifest.chunks, expected_ids, strict=True):
             if entry.id != expected:
                 self._problems.append(
                     f'{path}: chunk {entry.start}..{entry.stop} has an id of other tokens'

@@ -13,7 +13,15 @@ import numpy as np
 from cwm_ros.bench import synthetic_windows
 from cwm_ros.config import StorageSettings
 from cwm_ros.kv import ChunkId, KVSpec, ModelIdentity, Role, TokenArray, Turn
-from cwm_ros.store import ChunkEntry, ChunkHeader, Manifest, Section, Store
+from cwm_ros.store import (
+    ChunkEntry,
+    ChunkHeader,
+    Manifest,
+    Origin,
+    OriginKind,
+    Section,
+    Store,
+)
 from cwm_ros.store.chunkfile import prefix_bytes
 
 if TYPE_CHECKING:
@@ -127,6 +135,7 @@ specs = st.builds(KVSpec, num_layers=small, num_kv_heads=small, head_dim=small, 
 hashes = st.binary(min_size=32, max_size=32)
 identities = st.builds(ModelIdentity, model=hashes, rendering=hashes, name=words)
 u64 = st.integers(0, (1 << 64) - 1)
+origins = st.builds(Origin, kind=st.sampled_from(OriginKind), parent=names, revision=u64)
 
 
 @st.composite
@@ -190,5 +199,6 @@ def manifests(draw: st.DrawFn) -> Manifest:
         created_ms=draw(u64),
         updated_ms=draw(u64),
         revision=draw(u64),
+        origin=draw(st.none() | origins),
         extra=tuple(draw(st.lists(st.sampled_from(extra), unique_by=lambda s: s.kind))),
     )
