@@ -82,6 +82,9 @@ class LazyGroup(click.Group):
         'doctor': 'windows',
         'optimize': 'windows',
         'storage': 'windows',
+        'export': 'bundles',
+        'import': 'bundles',
+        'forget': 'bundles',
         'profile': 'profile',
     }
 

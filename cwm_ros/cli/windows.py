@@ -82,8 +82,13 @@ def show_command(options: Options, *, window: str, turns: bool) -> None:
     values = describe(info, found)
     lines = [f'{name:>18}  {value}' for name, value in values.items()]
     if turns:
-        values['conversation'] = [{'role': t.role.value, 'text': t.text} for t in found.turns]
-        lines += [f'{turn.role.value:>9}: {turn.text}' for turn in found.turns]
+        values['conversation'] = [
+            {'number': number, 'role': turn.role.value, 'text': turn.text}
+            for number, turn in enumerate(found.turns)
+        ]
+        lines += [
+            f'{n:>5} {turn.role.value:>9}: {turn.text}' for n, turn in enumerate(found.turns)
+        ]
     options.show(values, '\n'.join(lines))
 
 

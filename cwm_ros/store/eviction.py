@@ -98,6 +98,10 @@ class EvictionOrder:
         if left:
             self._held[window_id] = left
 
+    def is_held(self, window_id: str) -> bool:
+        """Say whether a window is open."""
+        return window_id in self._held
+
     def forget(self, window_id: str) -> None:
         """Drop a deleted window."""
         self._middle.pop(window_id, None)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from cwm_ros.errors import (
     BusyError,
     CwmError,
+    ExistsError,
     FormatError,
     QuotaError,
     ReadOnlyError,
@@ -30,7 +31,7 @@ from cwm_ros.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 TMP_SUFFIX = '.tmp'
@@ -201,6 +202,52 @@ def write_file(path: Path, buffers: Sequence[Buffer], *, sync_parent: bool = Tru
     if sync_parent:
         sync_folder(path.parent)
     return total
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Callable[[Buffer], int]]:
+    """
+    Write a new file part by part; it has its name when all is there, durably.
+
+    Yields
+    ------
+    Callable
+        Appends bytes.
+
+    Raises
+    ------
+    ExistsError
+        There is a file of this name.
+
+    """
+    temporary = path.with_name(path.name + TMP_SUFFIX)
+    unlink(temporary)
+    with translated(path):
+        if os.path.lexists(path):
+            raise ExistsError(f'{path}: is there already', hint='choose another file')
+        descriptor = os.open(temporary, _WRITE_FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+    position = 0
+
+    def write(data: Buffer) -> int:
+        nonlocal position
+        with translated(path):
+            written = write_at(descriptor, [data], position)
+        position += written
+        return written
+
+    try:
+        try:
+            yield write
+            with translated(path):
+                sync(descriptor)
+        finally:
+            os.close(descriptor)
+        rename(temporary, path)
+    except BaseException:
+        with suppress(CwmError):
+            unlink(temporary)
+        raise
+    sync_folder(path.parent)
 
 
 def append(path: Path, data: bytes, *, offset: int) -> None:

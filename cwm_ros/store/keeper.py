@@ -195,6 +195,12 @@ class ProfileKeeper(ProfileReader):
             self._state.add_export(str(path).encode('utf-8', 'backslashreplace').decode())
             self._save_state()
 
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """Where bundles of the profile were written."""
+        with self._mutex:
+            return tuple(sorted(self._state.exports))
+
     def take_evictions(self) -> tuple[Eviction, ...]:
         """Return what was evicted since the last call, so that somebody can be told."""
         with self._mutex:

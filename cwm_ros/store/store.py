@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.config_privacy import PrivacySettings
 from cwm_ros.errors import (
+    BusyError,
     ConfigError,
     ExistsError,
     FormatError,
     KeyMissingError,
     QuotaError,
+    StorageError,
 )
 from cwm_ros.store import chunkfile, files, keyring, layout, turnlog
 from cwm_ros.store.catalog import (
@@ -29,15 +31,23 @@ from cwm_ros.store.catalog import (
     with_manifest,
 )
 from cwm_ros.store.eviction import EvictionOrder
-from cwm_ros.store.garbage import finish_deletion, finish_deletions
+from cwm_ros.store.garbage import finish_deletion, finish_deletions, remove_chunks
 from cwm_ros.store.keeper import ProfileKeeper
-from cwm_ros.store.manifest import ChunkEntry, NORMAL_PRIORITY, pack_manifest
+from cwm_ros.store.manifest import (
+    ChunkEntry,
+    NORMAL_PRIORITY,
+    Origin,
+    OriginKind,
+    pack_manifest,
+)
 from cwm_ros.store.memory import GUEST, in_memory
+from cwm_ros.store.quarantine import kept
 from cwm_ros.store.seal import FileKind
 from cwm_ros.store.state import load_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from cwm_ros.config import StorageSettings
     from cwm_ros.kv import ChunkId, TokenArray, Turn
@@ -411,4 +421,90 @@ class Store(ProfileKeeper):
             window = self.window(name)
             self.commit_turns(new, window.turns)
             if window.manifest:
-                self.commit_window(replace(window.manifest, window=new, revision=0))
+                origin = Origin(OriginKind.CLONE, name, window.manifest.revision)
+                self.commit_window(replace(window.manifest, window=new, origin=origin))
+
+    # --- forgetting ---------------------------------------------------------------------------
+
+    def forget_turns(self, name: str, gone: AbstractSet[int], manifest: Manifest | None) -> None:
+        """
+        Remove turns for good, and what was made of them; see `cwm_ros.forget`.
+
+        Whatever instant the power goes, the window has all of the turns or none.
+
+        Parameters
+        ----------
+        name
+            The window, which must not be open.
+        gone
+            Numbers of the turns; the others are numbered anew.
+        manifest
+            The window's new state, which covers turns before the first of ``gone`` only, and so
+            fits the window before and after; None leaves what is there.
+
+        Raises
+        ------
+        BusyError
+            The window is open.
+        FormatError
+            It is damaged: to be mended first.
+        StorageError
+            Something of it could not be removed; the turns are still there.
+
+        """
+        with self._mutex:
+            window_id = self._existing_id(name)
+            record = self._inventory.window(window_id)
+            if record.problem:
+                raise FormatError(self._windows / window_id, record.problem)
+            if self._order.is_held(window_id):
+                raise BusyError(f'window {name!r} is open', hint='leave it first')
+            before = self.window(name)
+            assert manifest is None or manifest.num_turns <= min(gone)
+            if manifest is not None:
+                self.commit_window(manifest)
+            self._remove_traces(window_id, before.manifest)
+            turns = [turn for number, turn in enumerate(before.turns) if number not in gone]
+            self._rewrite_log(window_id, name, turns)
+            self._save_state()
+
+    def _remove_traces(self, window_id: str, before: Manifest | None) -> None:
+        """Remove what is left of KV and tokens that the window does not have any more."""
+        current = self._inventory.window(window_id).chunks
+        dropped = {entry.file_name for entry in before.chunks} if before else set()
+        if before is not None:  # also what a freeze wrote that was cut off
+            ids = self.chunk_ids(before.identity, before.tokens, before.chunk_tokens)
+            named = {chunk_id.hex() for chunk_id in ids}
+            dropped |= {n for n in self._inventory.sizes if n.partition('.')[0] in named}
+        dropped -= set(current)
+        unused = {chunk for chunk in dropped if not self._inventory.users(chunk)}
+        self._fresh -= unused
+        unused |= set(self._inventory.orphans(keep=self._fresh))
+        remove_chunks(self._chunks, unused, self._inventory)
+        left = [chunk for chunk in unused if files.exists(self._chunks / chunk)]
+        if left:
+            raise StorageError(f'{self._chunks / left[0]}: cannot be removed', hint='see the log')
+        for kept_name in kept(self._quarantine):
+            chunk = kept_name.partition('-')[2]
+            if chunk.startswith(window_id) or (
+                chunkfile.is_chunk_name(chunk) and not self._inventory.users(chunk)
+            ):
+                files.unlink(self._quarantine / kept_name)
+        # Its rows name chunks, and so do rows that it does not hold any more.
+        files.unlink(self._folder / 'catalog.sqlite')
+
+    def _rewrite_log(self, window_id: str, name: str, turns: Sequence[Turn]) -> None:
+        header = turnlog.pack_header(name, bytes.fromhex(window_id))
+        records = turnlog.pack_each(turns, first_sequence=0)
+        data = self.seal.begin_log(window_id, header, records)
+        path = self._windows / (window_id + LOG_SUFFIX)
+        files.write_file(path, [data])
+        record = replace(
+            self._inventory.window(window_id),
+            log_turns=len(turns),
+            log_bytes=len(data),
+            log_stamp=files.stamp(path),
+        )
+        self._inventory.put_window(window_id, record)
+        self._synced_logs.add(window_id)
+        self._state.add_written(self._clock(), len(data))
