@@ -27,13 +27,16 @@ def reviews_of(manager: Manager) -> list[Review]:
     return [event for event in manager.catch_up() if isinstance(event, Review)]
 
 
-def answer_from_little(open_fake: OpenManager, **changes: dict[str, object]) -> Manager:
-    """Return a manager that has answered from a part of its window."""
+def answer_from_little(open_fake: OpenManager) -> Manager:
+    """Return a manager that has answered from the chunks that it asked for first."""
     with open_fake() as manager:
         make_window(manager, 'trip', NUM_TURNS)
-    manager = open_fake(thaw={'io_threads': 1, **changes.get('thaw', {})})
-    manager.open_window('trip')
+    manager = open_fake(thaw={'io_threads': 1})
+    thaw = manager.open_window('trip')
+    thaw.settle()
+    thaw.pause()  # else the clock decides what the answer is given from
     answer = say(manager, 'Now!', When.NOW)
+    thaw.resume()
     assert answer.is_provisional
     return manager
 

@@ -103,7 +103,7 @@ def read_guarded(root: Path, counts: Counter[str], stop: threading.Event) -> Non
 
 def start(role: str, root: Path, seed: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, '-m', 'tests.store.test_soak', role, str(root), str(seed)],
+        [sys.executable, '-m', 'tests.store.test_store_soak', role, str(root), str(seed)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
 
