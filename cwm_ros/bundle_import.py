@@ -201,9 +201,13 @@ class _Import:
             self._take_manifest(frame)
             yield
             largest = max((e.file_bytes for e in self._expected.values()), default=0)
-            while (frame := frames.take(CHUNK, END, limit_bytes=largest)).kind == CHUNK:
+            for _ in range(len(self._expected)):
+                frame = frames.take(CHUNK, END, limit_bytes=largest)
+                if frame.kind == END:
+                    return
                 self._take_chunk(frame)
                 yield
+            frames.take(END)
 
     def _waits(self) -> bool:
         """Say whether something that makes the window usable is still to come."""

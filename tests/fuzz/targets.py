@@ -9,7 +9,10 @@ reached.
 
 from __future__ import annotations
 
+import atexit
 from contextlib import closing
+from functools import cache
+import io
 import json
 from pathlib import Path
 import sqlite3
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cwm_ros.bundle_import import import_window
 from cwm_ros.codec import chunks as codec_chunks
 from cwm_ros.codec import CodecId, decode_chunk, encode_chunk, Scratch
 from cwm_ros.codec import payload as codec_payload
@@ -29,13 +33,13 @@ from cwm_ros.model.families import read_spec
 from cwm_ros.model.template import ChatTemplate
 from cwm_ros.model.tokenizer import stop_ids, Tokenizer
 from cwm_ros.model.weights import Weights
-from cwm_ros.store import catalog, chunkfile, layout, state, turnlog
+from cwm_ros.store import catalog, chunkfile, layout, state, Store, turnlog
 from cwm_ros.store.inventory import WindowInfo
 from cwm_ros.store.layout import Section
 from cwm_ros.store.listing import Listing, LISTING_MAGIC
 from cwm_ros.store.manifest import pack_manifest, unpack_manifest
 from cwm_ros.store.seal import Seal
-from tests.store import makers
+from tests.store import bundles, makers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,11 +162,33 @@ def template(data: bytes) -> None:
     made.render([{'role': 'user', 'content': 'hello'}], add_generation_prompt=True)
 
 
+@cache
+def _store() -> Store:
+    opened = Store.open(makers.settings(FOLDER / 'store'), writable=True, clock=makers.clock)
+    atexit.register(opened.__exit__, None, None, None)
+    return opened.__enter__()
+
+
+def bundle(data: bytes) -> None:
+    store = _store()
+    try:
+        source = io.BytesIO(data)
+        for _ in import_window(
+            store, source, lambda *_: None, chunk_tokens=makers.SIZE, name='fuzzed'
+        ):
+            pass
+    finally:
+        if store.has_window('fuzzed'):
+            assert store.window('fuzzed').turns
+            store.delete_window('fuzzed')
+        store.collect_garbage()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
         manifest, turn_log, chunk_prefix, payload, key, listing, catalog_row, catalog_file,
-        state_file, settings, model_config, weights, tokenizer, tokenizer_config, template,
+        state_file, bundle, settings, model_config, weights, tokenizer, tokenizer_config, template,
     )
 }  # fmt: skip
 
@@ -204,10 +230,19 @@ def _store_seeds() -> dict[str, list[bytes]]:
         'payload': [bytes(encode_chunk(kv, codec, 'lz4', Scratch())) for codec in CodecId],
         'key': [layout.pack_key(bytes(32))],
         'listing': [layout.pack_frame(LISTING_MAGIC, [section])],
+        'bundle': [_bundle()],
         'catalog_row': [record],
         'catalog_file': [_database('CREATE TABLE windows (id TEXT PRIMARY KEY, record BLOB)')],
         'state_file': [_database('CREATE TABLE written (day INTEGER, bytes INTEGER)')],
     }
+
+
+def _bundle() -> bytes:
+    bundles.fill(_store(), num_tokens=20)
+    try:
+        return bundles.bundle_of(_store())
+    finally:
+        _store().delete_window(bundles.WINDOW)
 
 
 def _records(turns: object) -> list[bytes]:

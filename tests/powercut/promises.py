@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cwm_ros.forget import forget
 from cwm_ros.store import files, Store
 from tests.store import makers
 
@@ -23,7 +24,7 @@ class Note:
     Parameters
     ----------
     what
-        'turns', 'window', 'delete', 'pin', 'damage', 'mend' or 'evict'.
+        'turns', 'window', 'forget', 'delete', 'pin', 'damage', 'mend' or 'evict'.
     window
         Which window.
     value
@@ -59,6 +60,7 @@ class WindowPromise:
     must_be_gone: bool = False
     is_pinned: bool | None = False
     is_damaged: bool = False
+    is_forgetting: bool = False
 
     def add(self, note: Note) -> None:
         """Take a note about this window into account."""
@@ -67,6 +69,9 @@ class WindowPromise:
             self.may_be_gone &= not note.is_done
         elif note.what == 'window':
             self.tokens = [note.value] if note.is_done else [*(self.tokens or [-1]), note.value]
+        elif note.what == 'forget':
+            self.turns = [note.value, note.value if note.is_done else self.turns[1]]
+            self.is_forgetting = not note.is_done
         elif note.what == 'delete':
             self.may_be_gone = True
             self.must_be_gone = note.is_done
@@ -159,6 +164,12 @@ class Program:
 
         self.noted('window', window, num_tokens, work)
 
+    def forget(self, window: str, count: int, num_tokens: int) -> None:
+        """Forget the exchange that begins with turn ``count``, the last one; tokens stay."""
+        self._say(Note('forget', window, count))
+        self.noted('window', window, num_tokens, lambda: forget(self.store, window, [count]))
+        self._say(Note('forget', window, count, is_done=True))
+
     def delete(self, window: str) -> None:
         """Delete a window."""
         self.noted('delete', window, 0, lambda: self.store.delete_window(window))
@@ -244,6 +255,8 @@ def _check_window(store: Store, name: str, promise: WindowPromise, *, is_lossy: 
     least, most = promise.turns
     if not least <= count <= (count if is_lossy else most):
         found.append(f'{name}: has {count} turns, not {least} to {most}')
+    if promise.is_forgetting and count not in (least, most):
+        found.append(f'{name}: has forgotten in part, {count} turns are left')
     if window.turns != tuple(makers.turns_of(count, seed=seed_of(name))):
         found.append(f'{name}: its turns are not those that were committed')
     tokens = window.manifest.tokens if window.manifest else None

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cwm_ros.bundle_export import export_window
+from cwm_ros.bundle_import import import_window
 from cwm_ros.optimize import optimize
 from cwm_ros.store import layout, Store
 from tests.powercut.promises import Note, Program
@@ -174,6 +176,52 @@ def optimise(root: Path, say: Say) -> None:
 
         writer.noted('mend', 'cold', 20, work)
         writer.say('warm', 3)
+
+
+def with_bundle(root: Path, say: Say) -> None:
+    """Begin with a window that is gone, and its bundle beside the store."""
+    settled(root, say)
+    with program(root, say) as writer:
+        writer.say('sent', 2)
+        writer.freeze('sent', 40)
+        data = bytearray()
+        for _ in export_window(writer.store, 'sent', data.extend, makers.check_payload):
+            pass
+        writer.delete('sent')
+    (root / 'bundle.cwmz').write_bytes(data)
+
+
+@scenario(prepare=with_bundle)
+def importing(root: Path, say: Say) -> None:
+    """Import a window; chunks may come after it is there."""
+    with program(root, say) as writer, (root / 'bundle.cwmz').open('rb') as source:
+        writer.may_evict()
+
+        def work() -> None:
+            check, size = makers.check_payload, makers.SIZE
+            for _ in import_window(writer.store, source, check, chunk_tokens=size):
+                pass
+
+        writer.noted('turns', 'sent', 2, lambda: writer.noted('window', 'sent', 40, work))
+        writer.say('sent', 3)
+
+
+def with_exchanges(root: Path, say: Say) -> None:
+    """Begin with a window of three exchanges."""
+    settled(root, say)
+    with program(root, say) as writer:
+        writer.say('told', 6)
+        writer.freeze('told', 40)
+
+
+@scenario(prepare=with_exchanges)
+def forgetting(root: Path, say: Say) -> None:
+    """Forget the last exchange, then the one before."""
+    with program(root, say) as writer:
+        writer.may_evict()
+        for number, tokens in ((4, 26), (2, 13)):
+            writer.forget('told', number, tokens)
+        writer.say('told', 3)
 
 
 def with_damage(root: Path, say: Say) -> None:
