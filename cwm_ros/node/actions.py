@@ -168,18 +168,15 @@ class Actions:
 
     def _thaw(self, handle: ServerGoalHandle) -> ThawWindow.Result:
         goal, began = handle.request, time.monotonic()
-        last_s = -FEEDBACK_S
-        was_usable = False
+        feed, was = _Feeder(handle), (False, False)
 
         def tell(progress: object) -> None:
-            nonlocal last_s, was_usable
+            nonlocal was
             if not isinstance(progress, ThawProgress):
                 return
-            now = time.monotonic()
-            is_edge = progress.is_usable != was_usable or progress.is_complete
-            if is_edge or now - last_s >= FEEDBACK_S:
-                last_s, was_usable = now, progress.is_usable
-                _feed(handle, ThawWindow.Feedback(progress=self._assistant.progress(progress)))
+            before, was = was, (progress.is_usable, progress.is_complete)
+            message = ThawWindow.Feedback(progress=self._assistant.progress(progress))
+            feed(message, is_edge=was != before)
 
         waiting = _Waiting()
         try:
@@ -205,20 +202,14 @@ class Actions:
 
     def _freeze(self, handle: ServerGoalHandle) -> FreezeWindow.Result:
         goal, began = handle.request, time.monotonic()
-        waiting, last = _Waiting(), NOTHING_FROZEN
+        waiting, last, feed = _Waiting(), NOTHING_FROZEN, _Feeder(handle)
 
         def tell(progress: object) -> None:
             nonlocal last
             if isinstance(progress, FreezeProgress):
-                last = progress
-                _feed(
-                    handle,
-                    FreezeWindow.Feedback(
-                        chunks_done=progress.chunks_done,
-                        chunks_total=progress.chunks_total,
-                        bytes_done=progress.bytes_written,
-                    ),
-                )
+                was_committed, last = last.is_committed, progress
+                is_edge = progress.is_committed and not was_committed
+                feed(_to_feedback(progress, time.monotonic() - began), is_edge=is_edge)
 
         try:
             job = self._assistant.freeze(
@@ -254,19 +245,29 @@ class Actions:
         if goal.reason > PrepareShutdown.Goal.OFF:
             error = ConfigError(f'reason is {goal.reason}', hint='use one of the constants')
             return _abort(handle, PrepareShutdown.Result(), error)
-        budget_s = convert.to_seconds(goal.budget)
+        began, feed = time.monotonic(), _Feeder(handle)
+
+        def tell(progress: object) -> None:
+            if isinstance(progress, FreezeProgress):
+                feed(
+                    PrepareShutdown.Feedback(
+                        chunks_flushed=progress.chunks_done,
+                        chunks_total=progress.chunks_total,
+                        slack=convert.to_duration(budget_s - (time.monotonic() - began)),
+                    ),
+                    is_edge=progress.is_committed,
+                )
+
         try:
+            asked_s = convert.to_seconds(goal.budget)
+            budget_s = self._assistant.settings.shutdown.budget if asked_s is None else asked_s
             saved = self._assistant.prepare_shutdown(
-                budget_s, is_ram_kept=goal.reason == PrepareShutdown.Goal.SUSPEND_RAM
+                budget_s,
+                is_ram_kept=goal.reason == PrepareShutdown.Goal.SUSPEND_RAM,
+                on_value=tell,
             )
         except CwmError as exc:
             return _abort(handle, PrepareShutdown.Result(), exc)
-        _feed(
-            handle,
-            PrepareShutdown.Feedback(
-                chunks_flushed=saved.chunks_done, chunks_total=saved.chunks_total
-            ),
-        )
         result = PrepareShutdown.Result(
             saved=list(saved.saved),
             partial=list(saved.partial),
@@ -355,6 +356,20 @@ class _Waiting:
         return self._result, self._error
 
 
+class _Feeder:
+    """Publishes feedback at most so often, and every edge."""
+
+    def __init__(self, handle: ServerGoalHandle) -> None:
+        self._handle = handle
+        self._last_s = -FEEDBACK_S
+
+    def __call__(self, feedback: object, *, is_edge: bool) -> None:
+        now_s = time.monotonic()
+        if is_edge or now_s - self._last_s >= FEEDBACK_S:
+            self._last_s = now_s
+            _feed(self._handle, feedback)
+
+
 def _feed(handle: ServerGoalHandle, feedback: object) -> None:
     """Publish feedback, unless the goal has ended meanwhile."""
     if handle.is_active:
@@ -376,6 +391,21 @@ def _finish(handle: ServerGoalHandle, result: R, error: BaseException | None) ->
     else:
         handle.abort()
     return result
+
+
+def _to_feedback(progress: FreezeProgress, elapsed_s: float) -> FreezeWindow.Feedback:
+    """Return how far a freeze is, with estimates from the chunks that were written."""
+    done, total = progress.chunks_done, progress.chunks_total
+    written = done - progress.chunks_reused
+    each = progress.bytes_written / written if written > 0 else 0.0
+    left_s = elapsed_s / written * (total - done) if written > 0 else 0.0
+    return FreezeWindow.Feedback(
+        chunks_done=done,
+        chunks_total=total,
+        bytes_done=progress.bytes_written,
+        bytes_total=progress.bytes_written + int(each * (total - done)),
+        time_remaining=convert.to_duration(left_s),
+    )
 
 
 def _fill_answer(result: Generate.Result, answer: Answer) -> None:

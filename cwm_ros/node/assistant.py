@@ -8,10 +8,11 @@ Called from the executor's threads. Knows nothing of ROS but the numbers in its 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 import logging
-from threading import Event, RLock
+from threading import Event, RLock, Thread
 import time
 from typing import cast, TYPE_CHECKING
 
@@ -21,7 +22,9 @@ from cwm_ros.errors import (
     ConfigError,
     CwmError,
     DeferredPowerError,
+    EngineHungError,
     ExistsError,
+    InterruptedOperation,
     NotActiveError,
     NotFoundError,
 )
@@ -29,7 +32,8 @@ from cwm_ros.ignition import Edge, Ignition, IgnitionTracker
 from cwm_ros.node import convert, jobs
 from cwm_ros.node.confirm import Confirmations, open_verifier, Told
 from cwm_ros.node.core import Core
-from cwm_ros.node.state import Deferred, Phase, Snapshot
+from cwm_ros.node.failures import Failures
+from cwm_ros.node.state import Deferred, Phase, read_shelf, Shelf, Snapshot
 from cwm_ros.node.voice import refusal, Voice
 from cwm_ros.node.worker import Urgency
 from cwm_ros.power import Cost, decide, Override, Policy, PowerReading, PowerState
@@ -59,6 +63,10 @@ log = logging.getLogger(__name__)
 OPEN_TIMEOUT_S = 0.4
 CLOSE_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 5.0
+SAVE_GRACE_S = 2.0
+"""A chunk that was begun is finished."""
+LATE_S = 0.5
+"""A step of the engine that takes longer stops the heartbeat until it has ended."""
 
 
 class Assistant:
@@ -80,6 +88,8 @@ class Assistant:
     ----------
     core
         The manager's thread; None before configure and after cleanup.
+    failures
+        How often the engine of this store hung; None before the first configure.
     is_hung
         Whether the watchdog gave the engine up.
 
@@ -94,6 +104,7 @@ class Assistant:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.core: Core | None = None
+        self.failures: Failures | None = None
         self._why_no_engine = why_no_engine
         self.is_hung = False
         self._settings: Settings | None = None
@@ -109,6 +120,8 @@ class Assistant:
         self._power = PowerState()
         self._reading = PowerReading()
         self._ignition = IgnitionTracker()
+        self._saving: Job[Manager] | None = None
+        self._kept: Shelf | None = None
         self._deferred: dict[str, tuple[float, Deferred, Callable[[], None]]] = {}
 
     # --- lifecycle ----------------------------------------------------------------------------
@@ -136,13 +149,17 @@ class Assistant:
 
         """
         profile = profile or settings.privacy.default_profile
-        core = Core(settings, profile=profile, on_change=self._wake, problem=self._why_no_engine)
+        failures = Failures(settings.storage.root)
+        failures.take_trace()
+        problem = self._why_no_engine or failures.problem()
+        core = Core(settings, profile=profile, on_change=self._wake, problem=problem)
         try:
             core.open(OPEN_TIMEOUT_S + settings.storage.lock_timeout_s)
         except BaseException:
             core.close(CLOSE_TIMEOUT_S)
             raise
         self._settings, self._profile, self.core = settings, profile, core
+        self.failures, self._kept = failures, None
         self._wake()
 
     def use(self, settings: Settings) -> None:
@@ -163,6 +180,17 @@ class Assistant:
         self._wake()
         return saved
 
+    def fail(self) -> None:
+        """After an error: close what is open, and keep what the store holds for reading."""
+        core, settings = self.core, self._settings
+        kept = core.shelf if core else Core.EMPTY[1]
+        self.cleanup()
+        if settings is not None:
+            with suppress(CwmError):
+                kept = read_shelf(settings, self._profile)
+        self._kept = kept
+        self._wake()
+
     def cleanup(self) -> bool:
         """Close store and engine; say whether the engine's thread ended in time."""
         core, self.core = self.core, None
@@ -172,7 +200,7 @@ class Assistant:
         self._wake()
         return core is None or core.close(CLOSE_TIMEOUT_S)
 
-    def save(self, budget_s: float) -> jobs.SaveResult:
+    def save(self, budget_s: float, *, on_value: OnValue = lambda _value: None) -> jobs.SaveResult:
         """
         Save the open window within a budget [s]; waits for it, and little longer.
 
@@ -184,17 +212,37 @@ class Assistant:
             The drive refuses, or the engine did not come to it in time.
 
         """
-        core, waiting = self._need_core(), _Box()
+        waiting = _Box()
+        self.begin_save(budget_s, on_value=on_value, on_end=waiting.end)
+        return cast('jobs.SaveResult', waiting.wait(budget_s + SAVE_GRACE_S, 'save'))
+
+    def begin_save(
+        self, budget_s: float, *, on_value: OnValue = lambda _value: None, on_end: OnEnd
+    ) -> Job[Manager]:
+        """
+        Save as `save` does, without waiting for it.
+
+        Raises
+        ------
+        NotActiveError, EngineError
+            Nothing is open that could be saved.
+
+        """
+        core = self._need_core()
+        # Not in the engine's thread, which may be at a long step.
+        Thread(target=core.secure_turns, name='cwm-turns', daemon=True).start()
         core.cancel(Urgency.TALK, Urgency.THAW, Urgency.SAVE, Urgency.UPKEEP)
-        core.is_saving = True
-        self._wake()
-        run = partial(jobs.save_for_shutdown, until_s=self._clock() + budget_s)
-        try:
-            core.submit('save for shutdown', Urgency.SHUTDOWN, run, on_end=waiting.end)
-            return cast('jobs.SaveResult', waiting.wait(budget_s + CLOSE_TIMEOUT_S, 'save'))
-        finally:
-            core.is_saving = False
+
+        def end(result: object, error: BaseException | None) -> None:
             self._wake()
+            on_end(result, error)
+
+        run = partial(jobs.save_for_shutdown, until_s=self._clock() + budget_s)
+        job = core.submit(
+            'save for shutdown', Urgency.SHUTDOWN, run, on_value=on_value, on_end=end
+        )
+        self._wake()
+        return job
 
     # --- what the engine is asked -------------------------------------------------------------
 
@@ -359,9 +407,11 @@ class Assistant:
             'freeze', Urgency.SAVE, run, on_value=on_value, on_end=on_end, is_single=True
         )
 
-    def prepare_shutdown(self, budget_s: float | None, *, is_ram_kept: bool) -> jobs.SaveResult:
+    def prepare_shutdown(
+        self, budget_s: float, *, is_ram_kept: bool, on_value: OnValue
+    ) -> jobs.SaveResult:
         """
-        Save within a budget [s]; None for ``shutdown.budget``.
+        Save within a budget [s].
 
         The session stays open, so that after a resume nothing has to come back.
 
@@ -373,7 +423,7 @@ class Assistant:
         """
         self._need_active()
         log.info('preparing for shutdown, memory is %s', 'kept' if is_ram_kept else 'lost')
-        return self.save(self.settings.shutdown.budget if budget_s is None else budget_s)
+        return self.save(budget_s, on_value=on_value)
 
     def optimize(self, rate: int, *, on_value: OnValue, on_end: OnEnd) -> Job[Manager]:
         """
@@ -490,7 +540,7 @@ class Assistant:
     @property
     def windows(self) -> tuple[WindowInfo, ...]:
         """All windows of the profile."""
-        return self._need_core().shelf.windows
+        return self._kept.windows if self._kept else self._need_core().shelf.windows
 
     @property
     def open_window(self) -> str:
@@ -549,8 +599,13 @@ class Assistant:
             self._reading = replace(self._reading, ignition=position)
         self._cut_s = cut_s
         self._update_power()
-        if edge is Edge.ON and self._is_active:
-            self.thaw_default('the ignition is on')
+        if edge is Edge.ON:
+            with self._lock:
+                saving, self._saving = self._saving, None
+            if saving is not None:
+                saving.cancel.set()  # the chunk that is being written is finished
+            if self._is_active:
+                self.thaw_default('the ignition is on')
 
     def on_battery(self, reading: PowerReading) -> None:
         """Take what the battery reports."""
@@ -558,16 +613,8 @@ class Assistant:
             self._reading = replace(reading, ignition=self._reading.ignition)
         self._update_power()
 
-    def tick(self) -> bool:
-        """
-        Let time pass: retry what was deferred; called a few times a second.
-
-        Returns
-        -------
-        bool
-            Whether the ignition has been off for long enough, so that it is time to `save`.
-
-        """
+    def tick(self) -> None:
+        """Let time pass: debounce the ignition, retry what was deferred; a few times a second."""
         now_s = self._clock()
         with self._lock:
             debounce_s = self.settings.ignition.debounce if self._settings else 0.5
@@ -576,22 +623,46 @@ class Assistant:
             again = [self._deferred.pop(key)[2] for key in due]
         for retry in again:
             retry()
-        return edge is Edge.OFF and self._is_active
+        if edge is Edge.OFF and self._is_active:
+            self._save_for_ignition()
 
-    def save_for_ignition(self) -> None:
+    def _save_for_ignition(self) -> None:
         """Save because the ignition is off; what fails is logged, and the session stays open."""
-        cut_s = self._cut_s
-        budget_s = self.settings.shutdown.budget
-        try:
-            saved = self.save(min(budget_s, cut_s) if cut_s else budget_s)
-            log.info('the ignition is off, saved: %s', saved)
-        except CwmError as exc:
-            log.error('the ignition is off, but the save did not end: %s', exc)  # noqa: TRY400
+        cut_s, budget_s = self._cut_s, self.settings.shutdown.budget
 
-    def give_up(self) -> None:
-        """Say that the engine hangs; the process is about to end."""
+        def end(saved: object, error: BaseException | None) -> None:
+            if isinstance(error, InterruptedOperation):
+                log.info('the ignition is on again; what was saved until then counts')
+            elif error is not None:
+                log.error('the ignition is off, but the save did not end: %s', error)
+            else:
+                log.info('the ignition is off, saved: %s', saved)
+
+        try:
+            saving = self.begin_save(min(budget_s, cut_s) if cut_s else budget_s, on_end=end)
+        except CwmError as exc:
+            log.error('the ignition is off, but nothing is saved: %s', exc)  # noqa: TRY400
+            return
+        with self._lock:
+            self._saving = saving
+
+    def give_up(self, timeout_s: float) -> None:
+        """
+        Say that the engine hangs, to everybody who waits for it; the process is about to end.
+
+        What was said is made durable, if that takes no longer than a time [s].
+        """
         self.is_hung = True
         self._wake()
+        core = self.core
+        if core is None:
+            return
+        securing = Thread(target=core.secure_turns, name='cwm-turns', daemon=True)
+        securing.start()
+        core.give_up(EngineHungError('the engine does not answer', hint='the node is restarted'))
+        if self.failures is not None:
+            self.failures.note()
+        securing.join(timeout_s)
 
     def override_power(self, policy: Policy | None, duration_s: float) -> None:
         """Set a policy by hand for a while; None ends that."""
@@ -649,16 +720,20 @@ class Assistant:
             phase=phase,
             reason=reason,
             view=core.view if core else empty[0],
-            shelf=core.shelf if core else empty[1],
+            shelf=core.shelf if core else self._kept or empty[1],
             profile=self._profile,
             power=power,
             override_left_s=max(0.0, override.until_s - now_s) if override else 0.0,
             deferred=deferred,
+            is_late=core is not None and core.step_age_s() > LATE_S,
+            is_read_only=core is None and self._kept is not None,
         )
 
     def _phase(self, core: Core | None) -> tuple[Phase, str]:
         if self.is_hung:
             return Phase.ENGINE_HUNG, 'the engine does not answer; the process ends'
+        if core is None and self._kept is not None:
+            return Phase.STORE_ONLY, 'an error ended the assistant; the windows can be listed'
         if core is None:
             return Phase.INACTIVE, 'the node is not configured'
         if core.problem:
@@ -669,6 +744,8 @@ class Assistant:
         return phase, REASONS.get(phase, '')
 
     def _need_core(self) -> Core:
+        if self.is_hung:
+            raise EngineHungError('the engine does not answer', hint='the node is restarted')
         if self.core is None:
             raise NotActiveError('the node is not configured', hint='configure it first')
         return self.core
@@ -706,5 +783,6 @@ REASONS = {
     Phase.THAWING: 'too little of the window is there to answer',
     Phase.USABLE: 'enough of the window is there to answer; the rest is on its way',
     Phase.COMPLETE: 'all of the window is there',
+    Phase.STORE_ONLY: 'the thread of the engine ended; see the log',
     Phase.FREEZING: 'the window is being saved',
 }

@@ -57,8 +57,6 @@ class Core:
         What the engine's thread last saw of itself and of the store.
     problem
         Why there is no engine; empty while it is loaded or loading.
-    is_saving
-        Whether a save at shutdown runs.
 
     """
 
@@ -78,7 +76,7 @@ class Core:
         self.view = View()
         self.shelf = Shelf()
         self.problem = problem
-        self.is_saving = False
+        self._manager: Manager | None = None
         self._on_change = on_change
         self._clock = clock
         self._looked_s = -MIN_LOOK_S
@@ -94,7 +92,7 @@ class Core:
 
     def open(self, timeout_s: float) -> None:
         """
-        Open the store, and begin to load the model.
+        Open the store, and begin to load the model, unless there is a problem.
 
         Raises
         ------
@@ -132,12 +130,27 @@ class Core:
         """Return for how long the engine has been at one step [s]."""
         return self._worker.step_age_s()
 
+    def secure_turns(self) -> None:
+        """Make durable what was said, whatever the engine's thread does; what fails is logged."""
+        manager = self._manager
+        try:
+            if manager is not None:
+                manager.secure_turns()
+        except CwmError as exc:
+            log.error('what was said last is not durable: %s', exc)  # noqa: TRY400
+
+    def give_up(self, error: CwmError) -> None:
+        """End all work by an error, for the engine's thread does not answer."""
+        self._worker.give_up(error)
+
     @property
     def phase(self) -> Phase:
         """What the assistant is doing."""
         if self.problem:
             return Phase.STORE_ONLY
-        return Phase.FREEZING if self.is_saving else self.view.phase
+        if not self.is_alive:
+            return Phase.STORE_ONLY
+        return Phase.FREEZING if self.is_busy_with(Urgency.SHUTDOWN) else self.view.phase
 
     # --- work ---------------------------------------------------------------------------------
 
@@ -212,9 +225,13 @@ class Core:
             self._opened.set()
             raise
         with manager:
+            self._manager = manager
             self._see_shelf(manager)
             self._opened.set()
-            yield manager
+            try:
+                yield manager
+            finally:
+                self._manager = None
 
     def _engine_loaded(self, _result: object, error: BaseException | None) -> None:
         if error is not None:

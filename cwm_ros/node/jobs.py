@@ -207,7 +207,11 @@ def save_for_shutdown(
     if not manager.window:
         return SaveResult()
     manager.secure_turns()
-    last = yield from freeze(manager, cancel, until_s=until_s)
+    last = NOTHING_FROZEN
+    for last in freeze(manager, cancel, until_s=until_s):
+        yield last
+        if cancel.is_set() and not last.is_committed:
+            raise InterruptedOperation('the vehicle is on again')
     name, done, total = (manager.window,), last.chunks_done, last.chunks_total
     is_whole = last.is_committed and done == total
     return SaveResult(

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
     from rclpy.executors import Executor
 
+    from cwm_ros.node.failures import Failures
     from cwm_ros.node.node import CwmNode
 
 EXIT_HUNG = 70
@@ -45,7 +47,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 after a signal, 1 when it could not start, 70 when the engine hung.
+        Exit status: 0 after a signal, 1 when it could not start, 70 when the engine hung (1 when
+        it also held the interpreter).
 
     """
     # Every thread inherits this, those of NumPy too, which are there once it is imported: only the
@@ -77,7 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
     ended = Event()
     spinning = Thread(target=_spin, args=(executor, node, ended), name='cwm-ros', daemon=True)
     spinning.start()
-    Thread(target=_watch, args=(node,), name='cwm-watchdog', daemon=True).start()
+    Thread(target=Watchdog(node).run, name='cwm-watchdog', daemon=True).start()
     _wait_for_signal(ended)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # nothing interrupts the save
@@ -115,27 +118,48 @@ def _wait_for_signal(ended: Event) -> None:
             return
 
 
-def _watch(node: CwmNode) -> None:
+class Watchdog:
     """
-    End the process when a step of the engine is overdue.
+    Ends the process when a step of the engine is overdue.
 
     Turns are durable before they are answered, so nothing that was said is lost. Should the step
     hold the interpreter's lock, this thread does not run either: then a timer of the interpreter,
-    which is set anew as long as it does, ends the process.
+    which is set anew as long as it does, ends the process and leaves a trace in the store's
+    folder.
+
+    Parameters
+    ----------
+    node
+        Whose engine to watch.
+
     """
-    while True:
-        time.sleep(LOOK_S)
-        core = node.assistant.core
-        limit_s = node.assistant.settings.engine.watchdog if core else 0.0
-        if core is None or not limit_s:
-            faulthandler.cancel_dump_traceback_later()
-            continue
-        faulthandler.dump_traceback_later(2 * limit_s + TELL_HUNG_S, exit=True)
-        if core.step_age_s() > limit_s:
-            node.get_logger().fatal(f'the engine does not answer for {limit_s} s')
-            node.assistant.give_up()
-            time.sleep(TELL_HUNG_S)
-            os._exit(EXIT_HUNG)
+
+    def __init__(self, node: CwmNode) -> None:
+        self._node = node
+        self._trace: TextIO | None = None
+        self._traced: Failures | None = None
+
+    def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            time.sleep(LOOK_S)
+            core, failures = self._node.assistant.core, self._node.assistant.failures
+            limit_s = self._node.assistant.settings.engine.watchdog if core else 0.0
+            if core is None or failures is None or not limit_s:
+                faulthandler.cancel_dump_traceback_later()
+                continue
+            self._set_timer(failures, 2 * limit_s + TELL_HUNG_S)
+            if core.step_age_s() > limit_s:
+                self._node.get_logger().fatal(f'the engine does not answer for {limit_s} s')
+                self._node.assistant.give_up(TELL_HUNG_S)
+                time.sleep(TELL_HUNG_S)
+                os._exit(EXIT_HUNG)
+
+    def _set_timer(self, failures: Failures, after_s: float) -> None:
+        if failures is not self._traced:
+            self._trace, self._traced = failures.open_trace(), failures
+        file = self._trace or sys.stderr
+        faulthandler.dump_traceback_later(after_s, exit=True, file=file)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import TYPE_CHECKING
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleNodeMixin
 from rclpy.node import Node
@@ -87,7 +88,9 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
         self._answers = Services(self, self.assistant)
         self._inputs = Inputs(self, self.assistant)
         group = MutuallyExclusiveCallbackGroup()
-        self._timer = self.create_timer(TICK_S, self._tick, callback_group=group)
+        # Of the steady clock: a simulated one may stand still or jump.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(TICK_S, self._tick, callback_group=group, clock=steady)
         self.board.start()
 
     def _wake(self) -> None:
@@ -142,9 +145,9 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
 
     @_told
     def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Close what is open; the node can be configured again."""
-        self.assistant.cleanup()
+        """Close what is open, and list the windows still; the node can be configured again."""
         self._is_configured = False
+        self.assistant.fail()
         return SUCCESS
 
     def save_and_close(self) -> None:
@@ -172,5 +175,7 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
             self.assistant.use(params.read(self))
 
     def _tick(self) -> None:
-        if self.assistant.tick():
-            self.assistant.save_for_ignition()
+        try:
+            self.assistant.tick()
+        except Exception as exc:  # noqa: BLE001 - the next tick must come
+            self.get_logger().error(f'a tick failed: {type(exc).__name__}: {exc}')

@@ -11,7 +11,6 @@ something. Publishers are plain ones, since a lifecycle publisher is silent whil
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from threading import Event, Thread
 import time
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from cwm_interfaces.msg import (
 )
 from cwm_ros.node import convert
 from cwm_ros.node.diagnostics import diagnose
+from cwm_ros.node.failures import read_boot_id
 from cwm_ros.node.state import Phase
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BOOT_ID = Path('/proc/sys/kernel/random/boot_id')
 HEARTBEAT_S = 1.0
+LATE_LOOK_S = 0.05
 DEADLINE_S = 2.0
 LEASE_S = 3.0
 CLOCK_VALID_S = 1_600_000_000
@@ -82,7 +82,7 @@ class Publishers:
     def __init__(self, node: Node, snapshot: Callable[[], Snapshot]) -> None:
         self._node = node
         self._snapshot = snapshot
-        self._boot_id = _read_boot_id()
+        self._boot_id = read_boot_id()
         self._usability = node.create_publisher(Usability, '~/usability', USABILITY)
         self._is_usable = node.create_publisher(Bool, '~/is_usable', LATCHED)
         self._progress = node.create_publisher(Float32, '~/progress', LATCHED)
@@ -126,14 +126,16 @@ class Publishers:
         beat_s = -HEARTBEAT_S
         while True:
             left_s = beat_s + HEARTBEAT_S - time.monotonic()
-            self._changed.wait(max(0.0, left_s))
+            self._changed.wait(max(LATE_LOOK_S, left_s))
             self._changed.clear()
             is_ending = self._is_ending
-            is_beat = time.monotonic() >= beat_s + HEARTBEAT_S
-            if is_beat:
-                beat_s = time.monotonic()
             try:
-                self._publish(self._snapshot(), is_beat=is_beat)
+                now = self._snapshot()
+                # A step that lasts stops the heart, so that subscribers miss it within 3 s.
+                is_beat = time.monotonic() >= beat_s + HEARTBEAT_S and not now.is_late
+                if is_beat:
+                    beat_s = time.monotonic()
+                self._publish(now, is_beat=is_beat)
             except Exception:
                 if is_ending:
                     return  # the context went first
@@ -208,17 +210,10 @@ class Publishers:
         windows.header, windows.time_valid = self._header()
         self._windows.publish(windows)
         if now.shelf.storage is not None:
-            storage = convert.to_storage(now.shelf.storage, is_read_only=False)
+            storage = convert.to_storage(now.shelf.storage, is_read_only=now.is_read_only)
             storage.header, storage.time_valid = self._header()
             self._storage.publish(storage)
 
     def _header(self) -> tuple[Header, bool]:
         stamp = self._node.get_clock().now().to_msg()
         return Header(stamp=stamp), time.time() > CLOCK_VALID_S
-
-
-def _read_boot_id() -> str:
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return ''

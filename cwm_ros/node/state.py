@@ -6,9 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+import time
 from typing import TYPE_CHECKING
 
+from cwm_ros.store import Store
+
 if TYPE_CHECKING:
+    from cwm_ros.config import Settings
     from cwm_ros.manager import Manager
     from cwm_ros.power import PolicyChoice
     from cwm_ros.session import Fidelity
@@ -83,6 +87,18 @@ class Shelf:
     storage: StorageReport | None = None
 
 
+def read_shelf(settings: Settings, profile: str) -> Shelf:
+    """Read what the store of a profile holds; see `Store.open` for what it raises."""
+    with Store.open(
+        settings.storage,
+        profile=profile,
+        writable=False,
+        clock=lambda: time.time_ns() // 1_000_000,
+        privacy=settings.privacy,
+    ) as store:
+        return Shelf(windows=tuple(store.windows()), storage=store.storage())
+
+
 def look(manager: Manager, generation: int) -> View:
     """Return what a manager looks like now; called in the engine's thread."""
     if not manager.window:
@@ -141,6 +157,10 @@ class Snapshot:
         What the engine's thread last saw.
     profile
         Whose windows; empty for a guest.
+    is_late
+        Whether the engine has been at one step for so long that nobody should rely on it.
+    is_read_only
+        Whether nothing is stored now.
     power, override_left_s, deferred
         The policy in force, how long it was set by hand for [s], and what waits for a better one.
 
@@ -152,6 +172,8 @@ class Snapshot:
     shelf: Shelf
     profile: str
     power: PolicyChoice
+    is_late: bool = False
+    is_read_only: bool = False
     override_left_s: float = 0.0
     deferred: tuple[Deferred, ...] = ()
 

@@ -71,6 +71,8 @@ class Job(Generic[Owned]):
         Set to end it early.
     is_timed
         Whether a long step means that something hangs.
+    is_told
+        Whether `on_end` was called; it is once.
 
     """
 
@@ -84,6 +86,7 @@ class Job(Generic[Owned]):
     deadline_s: float | None = None
     cancel: Event = field(default_factory=Event)
     is_timed: bool = True
+    is_told: bool = False
 
     @property
     def can_stand_still(self) -> bool:
@@ -180,6 +183,21 @@ class Worker(Generic[Owned]):
         """Whether a job of this urgency runs or waits."""
         with self._changed:
             return any(job.urgency is urgency for job in (*self._jobs, *self._current))
+
+    def give_up(self, error: CwmError) -> None:
+        """
+        Tell all jobs that they ended by an error, the one that hangs included; takes no more.
+
+        Their ends are told in the caller's thread, for the worker's own does not answer.
+        """
+        with self._changed:
+            self._is_closing = True
+            jobs = [*self._current, *self._jobs]
+            self._jobs.clear()
+            for job in jobs:
+                job.cancel.set()
+        for job in jobs:
+            self._tell_end(job, None, error)
 
     def close(self, timeout_s: float) -> bool:
         """Cancel everything and end the thread; say whether it ended in time."""
@@ -312,6 +330,10 @@ class Worker(Generic[Owned]):
             self._step_began_s = None
 
     def _tell_end(self, job: Job[Owned], result: object, error: BaseException | None) -> None:
+        with self._changed:
+            was_told, job.is_told = job.is_told, True
+        if was_told:
+            return
         try:
             job.on_end(result, error)
         except Exception:
