@@ -118,7 +118,7 @@ def compile_kernels(capability: str, target: Path, *, is_half: bool) -> None:
 
 
 def build_engine(
-    checkpoint: Checkpoint, settings: EngineSettings, *, group_layers: int = 4, level: int = 2
+    checkpoint: Checkpoint, settings: EngineSettings, *, group_layers: int = 2, level: int = 2
 ) -> Iterator[BuildProgress]:
     """
     Build an engine, and put it in the place of the one that was there.
@@ -254,7 +254,9 @@ def run_compiler(graph: Path, plan: Path, timings: Path, options: str) -> None:
         raise
     if process.returncode:
         lines = said.strip().splitlines() or [f'status {process.returncode}']
-        raise EngineError(f'{plan.name}: cannot be compiled: {lines[-1]}')
+        raise EngineError(
+            f'{plan.name}: cannot be compiled: {lines[-1]}', hint='try fewer layers in a group'
+        )
 
 
 def _publish(staging: Path, target: Path, sidecar: Sidecar) -> None:

@@ -30,6 +30,8 @@ from cwm_ros.engine import LogitRows
 from cwm_ros.engine.compile_part import options_json
 from cwm_ros.engine.cuda import Device
 from cwm_ros.engine.gpu import GpuEngine
+from cwm_ros.engine.gpu_cache import GpuCache
+from cwm_ros.engine.gpu_transfer import Transfer
 from cwm_ros.engine.trt import Dialect, import_tensorrt, Plan
 from cwm_ros.engine_build import compile_kernels, profiles, run_compiler
 from cwm_ros.errors import EngineError
@@ -169,7 +171,7 @@ class Shape:
     slice_tokens: int
 
 
-def build_parts(shape: Shape, folder: Path, report: GpuReport, capability: str) -> list[Path]:
+def build_parts(shape: Shape, folder: Path, report: GpuReport, capability: str) -> None:
     """Build the first, a middle and the last part; those that are there stay."""
     folder.mkdir(parents=True, exist_ok=True)
     compile_kernels(capability, folder / 'kernels.cubin', is_half=True)
@@ -181,23 +183,22 @@ def build_parts(shape: Shape, folder: Path, report: GpuReport, capability: str) 
         level=shape.level,
         profiles=profiles(shape.context, shape.slice_tokens),
     )
-    paths = []
-    for name, layers in chosen.items():
-        plan = folder / f'{name}.plan'
-        paths.append(plan)
+
+    def build(name: str, layers: range) -> None:
+        plan, graph_dir = folder / f'{name}.plan', folder / name
         if plan.exists():
-            continue
-        graph_dir = folder / name
+            return
         graph_dir.mkdir(exist_ok=True)
-        began = time.perf_counter()
         graph = write_part(graph_dir, shape.spec, weights, layers, 'fp16')  # type: ignore[arg-type]
-        report.add(f'write graph {name}', time.perf_counter() - began, 's')
         began = time.perf_counter()
-        run_compiler(graph, plan, folder / 'timings.bin', options)
+        run_compiler(graph, plan, folder / f'timings-{name}.bin', options)
         report.add(f'build {name}', time.perf_counter() - began, 's')
         for file in graph_dir.iterdir():
             file.unlink()
-    return paths
+
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        for built in [pool.submit(build, name, layers) for name, layers in chosen.items()]:
+            built.result()
 
 
 def open_model(shape: Shape, folder: Path, device: Device, dialect: Dialect) -> GpuEngine:
@@ -223,10 +224,49 @@ def open_model(shape: Shape, folder: Path, device: Device, dialect: Dialect) -> 
     )
 
 
+class CacheOnly:
+    """A cache without a model, for what does not depend on one: freezing and thawing."""
+
+    def __init__(self, shape: Shape, device: Device, folder: Path) -> None:
+        self.spec, self.capacity = shape.spec.kv_spec, shape.context
+        self.slice_tokens = shape.slice_tokens
+        kernels = device.kernels((folder / 'kernels.cubin').read_bytes())
+        stream = device.stream(-1)
+        self.cache = GpuCache(device, kernels, stream, self.spec, shape.context, is_half=True)
+        self.transfer = Transfer(device, kernels, stream, self.cache, is_mapped=False, priority=0)
+        self.staging = self.transfer.staging
+        self.import_quantized = self.transfer.import_quantized
+        self.export_quantized = self.transfer.export_quantized
+        self.mark_resident, self.drop = self.cache.add, self.cache.drop
+
+    def fill(self, num_tokens: int) -> None:
+        """Put noise into the cache."""
+        self.cache.reserve(num_tokens)
+        noise = np.random.default_rng(0).normal(size=self.spec.shape(CHUNK)).astype(np.float32)
+        for start in range(0, num_tokens, CHUNK):
+            self.transfer.import_floats(noise, start, is_half=True)
+            self.cache.add(start, start + CHUNK)
+
+    def reserve(self, num_tokens: int) -> None:
+        """Make room."""
+        self.cache.reserve(num_tokens)
+
+    def reset(self) -> None:
+        """Forget all."""
+        self.cache.drop(0, self.cache.slots)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.transfer.close()
+        self.cache.close()
+
+
 class GpuBench:
     """Measures one engine, figure by figure; each is reported as soon as it is there."""
 
-    def __init__(self, engine: GpuEngine, device: Device, report: GpuReport, folder: Path) -> None:
+    def __init__(
+        self, engine: GpuEngine | CacheOnly, device: Device, report: GpuReport, folder: Path
+    ) -> None:
         self.engine, self.device, self.report, self.folder = engine, device, report, folder
         rng = np.random.default_rng(0)
         self.tokens = rng.integers(0, 1000, engine.capacity).astype(np.int32)
@@ -258,6 +298,7 @@ class GpuBench:
 
     def measure_prefill(self, sizes: list[int]) -> None:
         """Time recomputing so many tokens, from nothing."""
+        assert isinstance(self.engine, GpuEngine)
         self.engine.run(self.tokens[: self.engine.slice_tokens], 0)
         for size in sizes:
             self.engine.reset()
@@ -270,6 +311,7 @@ class GpuBench:
 
     def measure_decode(self, start: int, count: int = 64) -> float:
         """Time single tokens at a position; return the median [s]."""
+        assert isinstance(self.engine, GpuEngine)
         times = []
         for position in range(start, start + count):
             began = time.perf_counter()
@@ -349,15 +391,14 @@ class GpuBench:
         num_bytes = sum(map(len, payloads))
 
         def from_ram(start: int, buffer: memoryview) -> int:
-            payload = payloads[start // CHUNK]
-            buffer[: len(payload)] = payload
-            return len(payload)
+            payload = np.frombuffer(payloads[start // CHUNK], np.uint8)
+            np.frombuffer(buffer, np.uint8)[: payload.nbytes] = payload
+            return payload.nbytes
 
         times = [self.thaw(num_tokens, from_ram) for _ in range(3)]
         self._report_thaw(num_tokens, 'RAM', times)
         best = num_bytes / median(total for _, total in times) / 1e9
         self.report.add(f'thaw {num_tokens} from RAM, with a copy to pinned', best, 'GB/s')
-        self.measure_import(num_tokens, link)
         self.freeze(num_tokens, to_disk=True)
         cold = []
         for _ in range(2):
@@ -367,26 +408,29 @@ class GpuBench:
         raw = self._raw_read(num_tokens)
         share = num_bytes / median(total for _, total in cold) / raw
         self.report.add(f'thaw {num_tokens} from disk, of the raw read', share, '')
+        self.measure_import(num_tokens, link)
 
     def _report_thaw(self, num_tokens: int, source: str, times: list[tuple[float, float]]) -> None:
         usable, total = (median(values) for values in zip(*times, strict=True))
-        recompute = self.recompute_s[num_tokens]
+        recompute = self.recompute_s.get(num_tokens, 0.0)
         name = f'thaw {num_tokens} from {source}'
         self.report.add(f'{name}: usable', usable, 's')
-        self.report.add(f'{name}: usable, recompute is longer', recompute / usable, 'times')
         self.report.add(f'{name}: complete', total, 's')
-        self.report.add(f'{name}: complete, recompute is longer', recompute / total, 'times')
+        if recompute:
+            self.report.add(f'{name}: usable, recompute is longer', recompute / usable, 'times')
+            self.report.add(f'{name}: complete, recompute is longer', recompute / total, 'times')
 
     def measure_import(self, num_tokens: int, link: float) -> None:
         """Time imports from pinned memory alone, and decoding meanwhile."""
         engine = self.engine
         exported = engine.export_quantized(0, CHUNK)
-        size = sum(block.nbytes for block in exported.blocks)
-        staged = engine.staging(size)
-        blocks = tuple(staged.reshape(len(exported.blocks), -1))
+        lead, size = exported.scales.nbytes, sum(block.nbytes for block in exported.blocks)
+        staged = engine.staging(lead + size)  # as in a payload: scales, and the blocks behind
+        scales = staged[:lead].view(np.uint16).reshape(exported.scales.shape)
+        scales[...] = exported.scales
+        blocks = tuple(staged[lead:].reshape(len(exported.blocks), -1))
         for block, source in zip(blocks, exported.blocks, strict=True):
             block[:] = source
-        scales = exported.scales.copy()
         engine.reset()
         starts = list(range(0, num_tokens, CHUNK))
 
@@ -401,7 +445,8 @@ class GpuBench:
         rate = size * len(starts) / spent
         self.report.add(f'import {num_tokens} from pinned', rate / 1e9, 'GB/s')
         self.report.add(f'import {num_tokens}, of the link', rate / link, '')
-        self._measure_slowdown(num_tokens, load, starts)
+        if isinstance(engine, GpuEngine):
+            self._measure_slowdown(num_tokens, load, starts)
 
     def _measure_slowdown(
         self, num_tokens: int, load: Callable[[int], None], starts: list[int]
@@ -487,18 +532,35 @@ def bench_gpu(shape: Shape, folder: Path, sizes: list[int]) -> GpuReport:
     return report
 
 
+def bench_transfer(shape: Shape, folder: Path, sizes: list[int]) -> GpuReport:
+    """Measure what needs no model: the link, freeze and thaw."""
+    report, device = GpuReport(), Device()
+    folder.mkdir(parents=True, exist_ok=True)
+    report.facts = machine_facts(device, Dialect(import_tensorrt()))
+    capability = '.'.join(map(str, device.info.capability))
+    compile_kernels(capability, folder / 'kernels.cubin', is_half=True)
+    with closing(CacheOnly(shape, device, folder)) as engine:
+        bench = GpuBench(engine, device, report, folder)
+        link = bench.measure_link()
+        for size in sizes:
+            engine.fill(size)
+            bench.measure_thaw(size, link)
+    return report
+
+
 def main() -> None:
     """Run as a program."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument('folder', type=Path, help='for engine files and chunks; needs 12 GB')
     parser.add_argument('--layers', type=int, default=32)
-    parser.add_argument('--group-layers', type=int, default=2)
-    parser.add_argument('--level', type=int, default=1)
-    parser.add_argument('--context', type=int, default=34816)
+    parser.add_argument('--group-layers', type=int, default=1)
+    parser.add_argument('--level', type=int, default=0)
+    parser.add_argument('--context', type=int, default=33024)
     parser.add_argument('--slice', type=int, default=512)
     parser.add_argument('--tokens', type=int, nargs='+', default=[4096, 16384, 32768])
     parser.add_argument('--json', type=Path)
     parser.add_argument('--build-only', action='store_true')
+    parser.add_argument('--transfer-only', action='store_true')
     options = parser.parse_args()
     from dataclasses import replace
 
@@ -515,7 +577,8 @@ def main() -> None:
             capability = '.'.join(map(str, device.info.capability))
             build_parts(shape, options.folder, GpuReport(), capability)
             return
-        report = bench_gpu(shape, options.folder, options.tokens)
+        measure = bench_transfer if options.transfer_only else bench_gpu
+        report = measure(shape, options.folder, options.tokens)
     except EngineError as exc:
         parser.error(str(exc))
     if options.json:

@@ -68,6 +68,7 @@ class LazyGroup(click.Group):
         'eval': 'measure',
         'bench': 'bench',
         'models': 'measure',
+        'engine': 'engine',
         'say': 'talk',
         'ingest': 'talk',
         'chat': 'talk',

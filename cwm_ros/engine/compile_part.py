@@ -14,6 +14,7 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
+from cwm_ros.engine.cuda import Device
 from cwm_ros.engine.trt import build_plan, BuildOptions, Dialect, import_tensorrt, Profile
 from cwm_ros.errors import CwmError
 
@@ -37,12 +38,13 @@ def compile_part(graph: Path, plan: Path, timings: Path, options: str) -> None:
         for profile in values['profiles']
     ]
     known = timings.read_bytes() if timings.exists() else b''
-    built, found = build_plan(
-        Dialect(import_tensorrt()),
-        graph,
-        BuildOptions(precision=values['precision'], profiles=profiles, level=values['level']),
-        known,
+    options_of_part = BuildOptions(
+        precision=values['precision'],
+        profiles=profiles,
+        level=values['level'],
+        workspace_bytes=Device().free_bytes() // 2,
     )
+    built, found = build_plan(Dialect(import_tensorrt()), graph, options_of_part, known)
     _replace(plan, built)
     _replace(timings, found)
 

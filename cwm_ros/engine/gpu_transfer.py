@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_void_p
+from itertools import pairwise
 from queue import SimpleQueue
 from threading import Lock
-from typing import NamedTuple, TYPE_CHECKING
+from typing import TYPE_CHECKING
 import weakref
 
 import numpy as np
@@ -37,13 +38,6 @@ ALIGNMENT = 256
 INFINITY_BITS = 0x7F800000
 LARGEST_BITS = int(np.float32(127 * 65504).view(np.uint32))
 FLOAT16_MAX = 65504
-
-
-class _Span(NamedTuple):
-    """Bytes of the processor that lie behind one another, and where they go."""
-
-    array: ByteArray
-    offset: int
 
 
 class _Lane:
@@ -176,25 +170,24 @@ class Transfer:
 
     def _copy(self, lane: _Lane, parts: list[ByteArray]) -> list[int | None]:
         """Copy parts to the lane's memory, neighbours at once, and return where they are."""
-        spans, offsets, end = [], [], 0
-        first = 0
-        while first < len(parts):
-            last = first + 1
-            while last < len(parts) and _touch(parts[last - 1], parts[last]):
-                last += 1
-            end = -(-end // ALIGNMENT) * ALIGNMENT
-            # So that the first block of codes is aligned if its size is.
-            lead = -parts[first].nbytes % 16 if first == 0 else 0
-            spans.append(_Span(_joined(parts[first:last]), end + lead))
-            offset = end + lead
-            for part in parts[first:last]:
-                offsets.append(offset)
-                offset += part.nbytes
-            end, first = offset, last
+        here = np.array([part.ctypes.data for part in parts], np.int64)
+        sizes = np.array([part.nbytes for part in parts], np.int64)
+        owners = np.searchsorted(sorted(self._lent), here, side='right')
+        # What touches but was allocated apart cannot be copied at once.
+        is_apart = (here[1:] != here[:-1] + sizes[:-1]) | (owners[1:] != owners[:-1])
+        gaps = np.flatnonzero(is_apart) + 1
+        bounds = [0, *gaps.tolist(), len(parts)]
+        # The first block of codes, behind the scales, is aligned if its size is.
+        offsets, end = np.empty_like(here), int(-sizes[0] % 16)
+        for first, last in pairwise(bounds):
+            offsets[first:last] = end + here[first:last] - here[first]
+            end = -(-(int(offsets[last - 1]) + int(sizes[last - 1])) // ALIGNMENT) * ALIGNMENT
         base = lane.room(end)
-        for span in spans:
-            lane.stream.upload(base + span.offset, span.array)
-        return [base + offset for offset in offsets]
+        for first, last in pairwise(bounds):
+            size = int(here[last - 1] + sizes[last - 1] - here[first])
+            joined = np.lib.stride_tricks.as_strided(parts[first], (size,), (1,), writeable=False)
+            lane.stream.upload(base + int(offsets[first]), joined)
+        return list((offsets + base).tolist())
 
     def export_quantized(self, start: int, stop: int) -> QuantizedKV:
         """Quantise on the GPU, and fetch codes and scales."""
@@ -206,6 +199,7 @@ class Transfer:
         codes_at = -(-(16 + 2 * num_scales) // ALIGNMENT) * ALIGNMENT
         base, host = self._export_buffers(codes_at + num_codes)
         self._stream.zero(base, 16)
+        self._stream.zero(base + 16 + 2 * num_scales, codes_at - 16 - 2 * num_scales)
         self._kernels.launch(
             self._stream,
             'quantize',
@@ -300,16 +294,6 @@ class Transfer:
 
 def _as_bytes(array: npt.NDArray[np.uint16]) -> ByteArray:
     return np.frombuffer(np.ascontiguousarray(array), np.uint8)
-
-
-def _touch(a: ByteArray, b: ByteArray) -> bool:
-    return int(a.ctypes.data) + a.nbytes == int(b.ctypes.data)
-
-
-def _joined(parts: list[ByteArray]) -> ByteArray:
-    """Return neighbours as one array."""
-    size = sum(part.nbytes for part in parts)
-    return np.lib.stride_tricks.as_strided(parts[0], (size,), (1,), writeable=False)
 
 
 def _check_largest(bits: int) -> None:

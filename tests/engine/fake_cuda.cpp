@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <string>
@@ -128,7 +129,16 @@ int cuMemHostGetDevicePointer_v2(void** there, void* here, unsigned) { *there = 
 
 int cuStreamCreateWithPriority(void** stream, unsigned, int) { ENTER; *stream = (void*)16; return 0; }
 int cuStreamSynchronize(void*) { ENTER; return 0; }
-int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void*) { ENTER; return work([=] { memcpy(to, from, bytes); }); }
+// A copy must not leave the allocation that it begins in.
+static bool leaves(const void* start, size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex);
+    auto next = memory.upper_bound((void*)start);
+    if (next == memory.begin()) return false;
+    auto found = std::prev(next);
+    char* end = (char*)found->first + found->second;
+    return (char*)start < end && (char*)start + bytes > end;
+}
+int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void*) { ENTER; if (leaves(from, bytes) || leaves(to, bytes)) return 1; return work([=] { memcpy(to, from, bytes); }); }
 int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void*) { ENTER; return work([=] { memcpy(to, from, bytes); }); }
 int cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void*) { ENTER; return work([=] { memset(to, value, bytes); }); }
 

@@ -199,6 +199,30 @@ def test_chunks_come_in_from_threads_while_steps_run(open_gpu: OpenGpu) -> None:
     assert errors == []
 
 
+def test_neighbours_that_were_allocated_apart_are_copied_apart(
+    open_gpu: OpenGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a driver lays out small allocations; one copy over both is an invalid argument."""
+    engine = open_gpu()
+    engine.run(random_tokens(engine, 64), 0)
+    kv = engine.export_quantized(0, 64)
+    expected = engine.export_kv(0, 64).kv
+    size = kv.blocks[0].nbytes
+    whole = engine.staging(size * len(kv.blocks))
+    blocks = [whole[i * size : (i + 1) * size] for i in range(len(kv.blocks))]
+    for block, source in zip(blocks, kv.blocks, strict=True):
+        block[:] = source
+    lent = {int(block.ctypes.data): None for block in blocks}
+    monkeypatch.setattr(engine._transfer, '_lent', lent)
+    before = engine._device._library.fake_calls(b'cuMemcpyHtoDAsync_v2')
+    apart = QuantizedKV(start=100, num_tokens=64, blocks=tuple(blocks), scales=kv.scales)
+    engine.import_quantized(apart)
+    engine.mark_resident(100, 164)
+
+    assert engine._device._library.fake_calls(b'cuMemcpyHtoDAsync_v2') - before == len(blocks) + 2
+    np.testing.assert_allclose(engine.export_kv(100, 164).kv, expected, atol=0.02)
+
+
 def test_import_where_something_is_or_nothing_can_be_is_refused(open_gpu: OpenGpu) -> None:
     engine = open_gpu()
     engine.run(random_tokens(engine, 20), 0)

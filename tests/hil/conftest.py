@@ -49,7 +49,7 @@ def built(gpu: Device, hil_cache: Path) -> Callable[..., EngineSettings]:
     assert gpu.info.name
 
     def build(
-        settings: EngineSettings, *, group_layers: int = 4, level: int = 2
+        settings: EngineSettings, *, group_layers: int = 2, level: int = 2
     ) -> EngineSettings:
         from cwm_ros.engine_build import build_engine
 

@@ -82,7 +82,7 @@ def on_cpu(reference_fp16: EngineSettings, hil_cache: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope='module')
 def tokens() -> TokenArray:
-    return np.random.default_rng(0).integers(0, 4000, 4096).astype(np.int32)
+    return np.random.default_rng(0).integers(0, 2000, 4096).astype(np.int32)
 
 
 def test_logits_are_those_of_onnx_runtime(

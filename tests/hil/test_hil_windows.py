@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cwm_ros.answer import When
-from cwm_ros.config import Settings, StorageSettings
+from cwm_ros.config import Settings, StorageSettings, ThawSettings
 from cwm_ros.engine.plans import engine_folder
 from cwm_ros.engine_build import build_engine
 from cwm_ros.manager import Manager
@@ -31,7 +31,9 @@ NUM_TURNS = 30
 
 def settings_of(engine: EngineSettings, root: Path) -> Settings:
     return Settings(
-        engine=engine, storage=StorageSettings(root=root, free_floor_mib=0, lock_timeout_s=5.0)
+        thaw=ThawSettings(strategy='load'),
+        engine=engine,
+        storage=StorageSettings(root=root, free_floor_mib=0, lock_timeout_s=5.0),
     )
 
 
@@ -128,7 +130,7 @@ def test_killed_in_the_middle_of_a_freeze_all_turns_come_back(
         assert time.monotonic() < deadline
         assert child.poll() is None
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.communicate()
     settings = settings_of(engine, tmp_path / 'store')
     with closing(Manager(settings)) as manager:
         manager.open_window('w')
