@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := dev,plot
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: venv demo test test-slow test-parity test-ros fuzz powercut lint fmt type arch bench all clean
+.PHONY: venv demo test test-slow test-parity test-ros fuzz powercut config lint fmt type arch bench all clean
 
 all: lint type arch test
 
@@ -42,6 +42,9 @@ powercut: venv
 
 test-ros:
 	./tests/ros/run.sh
+
+config: venv
+	$(BIN)/python -m tests.boards
 
 lint: venv
 	$(BIN)/ruff check .
