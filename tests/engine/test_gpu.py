@@ -222,7 +222,7 @@ def test_neighbours_that_were_allocated_apart_are_copied_apart(open_gpu: OpenGpu
     engine.mark_resident(100, 164)
 
     assert copies == len(blocks) + 2  # and the scales, and where all of it is
-    np.testing.assert_allclose(engine.export_kv(100, 164).kv, expected, atol=0.02)
+    np.testing.assert_allclose(engine.export_kv(100, 164).kv, expected, atol=0.05)
 
 
 def test_import_where_something_is_or_nothing_can_be_is_refused(open_gpu: OpenGpu) -> None:
