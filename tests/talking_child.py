@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-A process that talks and freezes until it is killed.
+A process that talks, uses its idle time and freezes, with and without a deadline, until killed.
 
 Arguments: store folder, model cache. It prints 'ready', and 'said <prompt>' when the prompt and
 its answer are committed.
@@ -9,9 +9,11 @@ its answer are committed.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -19,7 +21,21 @@ from cwm_ros.answer import Request
 from cwm_ros.config import CodecSettings, EngineSettings, Settings, StorageSettings, ThawSettings
 from cwm_ros.manager import Manager
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 TINY = Path(__file__).parent / 'model' / 'golden' / 'tiny'
+
+
+def writing(manager: Manager, number: int) -> Iterator[object]:
+    """Return one of the ways in which a window comes to the disk, each in its turn."""
+    ways: tuple[Callable[[], Iterator[object]], ...] = (
+        manager.idle,
+        partial(manager.freeze, deadline_s=0.02),
+        partial(manager.freeze, is_final=False),
+        manager.freeze,
+    )
+    return ways[number % len(ways)]()
 
 
 def main(root: str, cache: str) -> None:
@@ -41,7 +57,7 @@ def main(root: str, cache: str) -> None:
             for _ in manager.say(Request(text=text, max_tokens=8)):
                 pass
             print('said', text, flush=True)  # noqa: T201
-            for _ in manager.freeze():
+            for _ in writing(manager, number // 2):
                 pass
             number = len(manager.session.turns)
         signal.pause()
