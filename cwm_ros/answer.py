@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from cwm_ros.abstention import Abstentions
     from cwm_ros.model import IncrementalDecoder
+    from cwm_ros.progress import ThawProgress
     from cwm_ros.session import Session
-    from cwm_ros.thaw import Thaw, ThawProgress
+    from cwm_ros.thaw import Thaw
 
 
 class When(Enum):

@@ -42,12 +42,13 @@ if TYPE_CHECKING:
     from cwm_ros.engine import Engine
     from cwm_ros.freeze import FreezeProgress
     from cwm_ros.model import Checkpoint
+    from cwm_ros.progress import ThawProgress
     from cwm_ros.rates import RateBook
     from cwm_ros.reentry import ReEntry
     from cwm_ros.review import Review
     from cwm_ros.segment import SegmentStarted
     from cwm_ros.store import ChunkEntry, Window
-    from cwm_ros.thaw import Thaw, ThawProgress
+    from cwm_ros.thaw import Thaw
 
 
 class Manager:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from cwm_ros.abstention import Abstentions
     from cwm_ros.answer import Request
     from cwm_ros.live import LiveWindow
+    from cwm_ros.progress import ThawProgress
     from cwm_ros.review import Review
     from cwm_ros.segment import SegmentStarted
-    from cwm_ros.thaw import ThawProgress
 
 
 def say(

@@ -15,8 +15,6 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cwm_ros.balance import Balance
 from cwm_ros.config import LOSSLESS_CODEC
 from cwm_ros.engine import LogitRows
@@ -28,13 +26,13 @@ from cwm_ros.errors import (
     NotFoundError,
     StorageError,
 )
-from cwm_ros.plan import prioritize
+from cwm_ros.progress import ThawProgress
 from cwm_ros.rates import LoadMeter, RateBook, UNKNOWN
 from cwm_ros.readahead import check_cancelled, ReadAhead
-from cwm_ros.relevance import relevance
 from cwm_ros.schedule import AUTO, LOAD
 from cwm_ros.session import REPAIR_SLICE
 from cwm_ros.verdict import Judge, ThawResult
+from cwm_ros.wanted import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
     from cwm_ros.plan import ThawStep
     from cwm_ros.probe import EndProbe
     from cwm_ros.rates import Rates
-    from cwm_ros.session import Fidelity, Session
+    from cwm_ros.session import Session
     from cwm_ros.store import ChunkEntry
 
     LoadChunk = Callable[[ThawStep], None]
@@ -59,43 +57,6 @@ SLOW_LOAD_S = 0.015
 """From here on a drive is not kept busier than with what is waited for [s]."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThawProgress:
-    """
-    How far a thaw is.
-
-    Parameters
-    ----------
-    chunks_done, chunks_total
-        Chunks of the window that are resident, of all.
-    bytes_loaded
-        Bytes read from chunk files.
-    reused_tokens, recomputed_tokens
-        Tokens whose KV came from chunks, and tokens computed again, so far.
-    kept_tokens
-        Those of the reused that the engine still held when the thaw began.
-    is_usable, is_answerable, is_complete
-        See `cwm_ros.plan`; answerable concerns the prompt that waits.
-    elapsed_s
-        Since the thaw began [s].
-    fidelity
-        Of an answer given now.
-
-    """
-
-    chunks_done: int
-    chunks_total: int
-    bytes_loaded: int
-    reused_tokens: int
-    recomputed_tokens: int
-    kept_tokens: int
-    is_usable: bool
-    is_answerable: bool
-    is_complete: bool
-    elapsed_s: float
-    fidelity: Fidelity
 
 
 @dataclass(slots=True)
@@ -161,7 +122,6 @@ class Thaw:
         make_ahead: Callable[[LoadChunk, int], ReadAhead] = ReadAhead,
     ) -> None:
         self.session = session
-        self.steps = tuple(steps)
         self.damaged: list[ChunkEntry] = []
         self.num_tokens = max((step.stop for step in steps), default=0)
         self._counts = _Counts()
@@ -169,10 +129,7 @@ class Thaw:
         self._clock = clock
         self._began = began
         self._judge = Judge(probe, (step.entry.codec for step in steps if step.entry))
-        self._usable = {step.start for step in steps if step.is_usable_part}
-        self._wanted = self._usable
-        self._by_relevance = self.steps
-        self._by_start = {step.start: step for step in steps}
+        self._wanted = Wanted(steps, chunk_tokens)
         self._load = load
         self._book = book or RateBook()
         sizes = (step.entry.file_bytes for step in steps if step.entry)
@@ -202,6 +159,11 @@ class Thaw:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def steps(self) -> tuple[ThawStep, ...]:
+        """What there is to do, in the order of the plan; lost chunks are to be computed."""
+        return self._wanted.steps
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -242,8 +204,8 @@ class Thaw:
             reused_tokens=self._counts.reused_tokens,
             recomputed_tokens=self._counts.recomputed_tokens,
             kept_tokens=self._counts.kept_tokens,
-            is_usable=self._usable <= done,
-            is_answerable=self._wanted <= done,
+            is_usable=self._wanted.usable <= done,
+            is_answerable=self._wanted.starts <= done,
             is_complete=self.is_complete,
             elapsed_s=self._clock() - self._began,
             fidelity=self.session.fidelity,
@@ -274,30 +236,11 @@ class Thaw:
             How many chunks; `ThawProgress.is_answerable` waits for them.
 
         """
-        stops = [stop for stop in self.session.turn_stops if stop <= self.num_tokens]
-        found = relevance(prompt, self.session.turns, stops, self._chunk_tokens)
-        scores = np.zeros(-(-self.num_tokens // self._chunk_tokens))
-        scores[: len(found)] = found
-        # The best chunks of the whole window count, also those that have arrived meanwhile.
-        order, num_wanted = prioritize(
-            self.steps, scores, chunk_tokens=self._chunk_tokens, count=count
-        )
-        self._wanted = {
-            step.start for step in order[:num_wanted] if step.entry or step.is_usable_part
-        }
-        self._by_relevance = order
-        self._work.reorder(order)
+        self._work.reorder(self._wanted.ask(prompt, self.session, count))
 
     def want_more(self, count: int) -> bool:
         """Let a prompt wait for the next ``count`` absent chunks, too; say if there are any."""
-        resident = self.session.engine.resident
-        absent = [
-            step.start
-            for step in self._by_relevance
-            if self._by_start[step.start].entry and not resident.covers(step.start, step.stop)
-        ]
-        self._wanted = self._wanted | set(absent[:count])
-        return bool(absent)
+        return self._wanted.ask_more(self.session.engine.resident, count)
 
     def advance(self, *, wait: bool, cancel: Event | None = None) -> bool:
         """
@@ -344,21 +287,19 @@ class Thaw:
         A usable part that is not to be loaded; or, when nobody waits for what is being loaded,
         the chunk at which all before it is sound, if it is not stored or will sooner be computed.
         """
-        step = self._work.take_urgent(self._usable & self._ahead.starts)
+        step = self._work.take_urgent(self._wanted.usable & self._ahead.starts)
         if step is not None or not is_idle:
             return step
         if not self._ahead.is_empty and not self._has_wanted():
             return None
         unsound = self._next_unsound()
-        step = self._by_start.get(unsound[0]) if unsound else None
+        step = self._wanted.get(unsound[0]) if unsound else None
         if step is None or step.entry is None:
             return step
         return self._work.take_compute(step.start, self._loading_s())
 
     def _has_wanted(self) -> bool:
-        resident = self.session.engine.resident
-        wanted = (self._by_start[start] for start in self._wanted)
-        return all(resident.covers(step.start, step.stop) for step in wanted)
+        return self._wanted.has_arrived(self.session.engine.resident)
 
     def _rates(self) -> Rates:
         """Return what is known of the board by now; nothing when it is not to decide."""
@@ -368,8 +309,7 @@ class Thaw:
 
     def _loading_s(self) -> float:
         """Return how long loading is busy with what is in flight [s]."""
-        entries = (self._by_start[start].entry for start in self._ahead.starts)
-        return self._rates().load_s(sum(entry.file_bytes for entry in entries if entry))
+        return self._rates().load_s(self._wanted.file_bytes(self._ahead.starts))
 
     @property
     def is_paused(self) -> bool:
@@ -438,10 +378,12 @@ class Thaw:
 
     def _must_let_pass(self, step: ThawStep | None) -> bool:
         """Say whether a step would take bandwidth or cores from what is waited for."""
-        if step is None or step.start in self._wanted:
+        if step is None or step.start in self._wanted.starts:
             return False
         is_slow = self._loading_s() > SLOW_LOAD_S
-        return self._work.has_urgent or (is_slow and bool(self._wanted & self._ahead.starts))
+        return self._work.has_urgent or (
+            is_slow and bool(self._wanted.starts & self._ahead.starts)
+        )
 
     def _load_timed(self, step: ThawStep) -> None:
         assert step.entry is not None
@@ -493,14 +435,9 @@ class Thaw:
         assert step.entry is not None
         if isinstance(error, FormatError) and not isinstance(error, FormatTooNewError):
             self.damaged.append(step.entry)
-        lost = step.computed('could not be loaded')
-        self.steps = tuple(lost if s.start == step.start else s for s in self.steps)
-        self._by_start[step.start] = lost
+        lost = self._wanted.lose(step)
         if step.is_usable_part:
             self._work.must_compute(lost)
-        else:
-            # Computing it before the chunks in front of it are there would not help an answer.
-            self._wanted = self._wanted - {step.start}
 
     def _prove(self) -> bool:
         """Judge the restore, all of which is there; say whether it may stay."""

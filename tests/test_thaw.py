@@ -15,9 +15,9 @@ from cwm_ros import manager as manager_module
 from cwm_ros.answer import Answer, Delta, Request, When
 from cwm_ros.errors import EngineError, FormatError, InterruptedOperation, StorageError
 from cwm_ros.kv import Role, Turn
+from cwm_ros.progress import ThawProgress
 from cwm_ros.rates import RateBook
 from cwm_ros.restore import ChunkReader
-from cwm_ros.thaw import ThawProgress
 from tests.fakes import (
     assert_true_kv,
     assert_verified,

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from cwm_ros.answer import Answer, Delta
+from cwm_ros.progress import ThawProgress
 from cwm_ros.review import Review
-from cwm_ros.thaw import ThawProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

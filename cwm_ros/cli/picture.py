@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from cwm_ros.progress import ThawProgress
     from cwm_ros.store import Eviction
-    from cwm_ros.thaw import ThawProgress
 
 BAR_CELLS = 30
 

@@ -41,8 +41,8 @@ from cwm_ros.freeze import FreezeProgress, NOTHING_FROZEN
 from cwm_ros.node import convert, jobs
 from cwm_ros.node.worker import Urgency
 from cwm_ros.optimize import OptimizeProgress
+from cwm_ros.progress import ThawProgress
 from cwm_ros.store import layout, VerifyReport
-from cwm_ros.thaw import ThawProgress
 from cwm_ros.verdict import Verdict
 
 if TYPE_CHECKING:

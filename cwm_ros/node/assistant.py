@@ -53,10 +53,10 @@ if TYPE_CHECKING:
     from cwm_ros.node.core import OnEnd, OnValue, Run
     from cwm_ros.node.voice import OnDelta
     from cwm_ros.node.worker import Job
+    from cwm_ros.progress import ThawProgress
     from cwm_ros.schedule import ThawPlan
     from cwm_ros.session import Fidelity
     from cwm_ros.store import WindowInfo
-    from cwm_ros.thaw import ThawProgress
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import BatteryState
 
     from cwm_interfaces.msg import IgnitionState
-    from cwm_ros import session, store, thaw
+    from cwm_ros import progress as progress_module
+    from cwm_ros import session, store
     from cwm_ros.node.state import Deferred, View
     from cwm_ros.power import PolicyChoice
 
@@ -76,7 +77,7 @@ def to_fidelity(fidelity: session.Fidelity | None) -> Fidelity:
 
 
 def to_progress(
-    progress: thaw.ThawProgress, *, window: str, generation: int, state: int
+    progress: progress_module.ThawProgress, *, window: str, generation: int, state: int
 ) -> ThawProgressMsg:
     """Return a message of how far a thaw is, without its header."""
     return ThawProgressMsg(

@@ -20,7 +20,7 @@ from cwm_ros.manager import Manager
 from cwm_ros.node import jobs
 from cwm_ros.node.state import look, Phase, Shelf, View
 from cwm_ros.node.worker import Job, Urgency, Worker
-from cwm_ros.thaw import ThawProgress
+from cwm_ros.progress import ThawProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

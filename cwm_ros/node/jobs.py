@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cwm_ros.manager import Manager
     from cwm_ros.node.core import Run
     from cwm_ros.optimize import OptimizeProgress
-    from cwm_ros.thaw import ThawProgress
+    from cwm_ros.progress import ThawProgress
     from cwm_ros.verdict import ThawResult
 
 

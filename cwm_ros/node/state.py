@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from cwm_ros.config import Settings
     from cwm_ros.manager import Manager
     from cwm_ros.power import PolicyChoice
+    from cwm_ros.progress import ThawProgress
     from cwm_ros.session import Fidelity
     from cwm_ros.store import StorageReport, WindowInfo
-    from cwm_ros.thaw import ThawProgress
 
 
 class Phase(IntEnum):
