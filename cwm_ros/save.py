@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cwm_ros.deadline import Deadline
 from cwm_ros.errors import QuotaError
 from cwm_ros.freeze import DEADLINE, Freeze, FreezeProgress, NOTHING_FROZEN, WRITING_ORDER
+from cwm_ros.meaning import note_meanings
 from cwm_ros.witness import foresee, testify
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def save(
         before = freeze.progress.bytes_written
         yield from freeze.write_chunks(priority, deadline)
         if priority == WRITING_ORDER[0] and freeze.progress.bytes_written > before:
-            _commit(live, freeze)
+            _commit(live, freeze, is_last=False)
     if deadline.allows(live.tools.pace.commit_s) or freeze.progress.bytes_written:
-        _commit(live, freeze)
+        _commit(live, freeze, is_last=True)
     evicted = store.take_evictions()
     yield replace(freeze.progress, is_committed=freeze.is_committed, evicted=evicted)
 
@@ -70,7 +71,7 @@ def _freeze(live: LiveWindow, *, is_final: bool) -> Freeze:
     )
 
 
-def _commit(live: LiveWindow, freeze: Freeze) -> None:
+def _commit(live: LiveWindow, freeze: Freeze, *, is_last: bool) -> None:
     """Make the manifest durable that names what was written so far, unless it is."""
     if freeze.is_committed:
         return
@@ -83,7 +84,10 @@ def _commit(live: LiveWindow, freeze: Freeze) -> None:
         manifest = replace(manifest, origin=known.origin, extra=known.extra)
         if live.foreseen and freeze.reaches_end:
             known = replace(known, probe=live.foreseen)
-    live.manifest = tools.store.commit_window(testify(manifest, live.session, known, count))
+    manifest = testify(manifest, live.session, known, count)
+    has_time = is_last and not freeze.progress.deferred
+    manifest = note_meanings(manifest, live.session, known, has_time=has_time)
+    live.manifest = tools.store.commit_window(manifest)
     tools.pace.note_commit(tools.clock() - began)
     freeze.is_committed = True
     live.entries = freeze.entries

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cwm_ros.answer import Answer, Delta, Speaker, wait_for, When
+from cwm_ros.meaning import read_meanings, value_at
 from cwm_ros.model import IncrementalDecoder
 from cwm_ros.review import Reviewer, Spoken
 from cwm_ros.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from threading import Event
 
     from cwm_ros.abstention import Abstentions
@@ -67,13 +68,14 @@ def _answer(
     tools, num_drafts = live.tools, 0
     while True:
         session, fidelity = live.session, live.session.fidelity
+        last_of_prompt = session.num_tokens - 1
         speaker = Speaker(
             session,
             IncrementalDecoder(tools.checkpoint.tokenizer),
             request,
             _unwanted(live, num_drafts),
         )
-        first_token_s = 0.0
+        first_token_s, closeness = 0.0, None
         live.speaker = speaker
         try:
             for piece in speaker.speak(cancel):
@@ -81,6 +83,8 @@ def _answer(
                 yield Delta(text=piece)
                 if live.thaw is not None and live.thaw.advance(wait=False):
                     yield live.thaw.progress()
+            if speaker.finish_reason == 'abstained' and num_drafts % 2 == 0:
+                closeness = _closeness(live, last_of_prompt)
         finally:
             if speaker.is_held:  # nobody heard it
                 session.retract_answer()
@@ -92,7 +96,7 @@ def _answer(
         num_drafts += 1
         live.speaker = None
         session.retract_answer()
-        yield from _load_more(live, cancel)
+        yield from _load_more(live, closeness, cancel)
         session.begin_answer(request.max_tokens)
     yield Answer(
         text=text,
@@ -129,9 +133,22 @@ def _unwanted(live: LiveWindow, num_drafts: int) -> Abstentions | None:
     return live.abstentions
 
 
-def _load_more(live: LiveWindow, cancel: Event | None) -> Iterator[ThawProgress]:
+def _closeness(live: LiveWindow, position: int) -> Callable[[int, int], float] | None:
+    """
+    Return how close what was said is to the prompt that ends at a position, by its meaning.
+
+    What is close in words was loaded before the first draft; what is close in meaning comes
+    before the second, the next in words before the third, and so on.
+    """
+    meanings = read_meanings(live.manifest) if live.manifest else None
+    return meanings.closeness(value_at(live.session, position)) if meanings else None
+
+
+def _load_more(
+    live: LiveWindow, closeness: Callable[[int, int], float] | None, cancel: Event | None
+) -> Iterator[ThawProgress]:
     assert live.thaw is not None
-    live.thaw.want_more(max(1, live.tools.settings.thaw.relevant_chunks))
+    live.thaw.want_more(max(1, live.tools.settings.thaw.relevant_chunks), closeness)
     yield from wait_for(live.thaw, When.USABLE, cancel)
     live.thaw.settle()
 

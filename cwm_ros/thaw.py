@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cwm_ros.rates import Rates
     from cwm_ros.session import Session
     from cwm_ros.store import ChunkEntry
+    from cwm_ros.wanted import Closeness
 
     LoadChunk = Callable[[ThawStep], None]
 
@@ -238,9 +239,22 @@ class Thaw:
         """
         self._work.reorder(self._wanted.ask(prompt, self.session, count))
 
-    def want_more(self, count: int) -> bool:
-        """Let a prompt wait for the next ``count`` absent chunks, too; say if there are any."""
-        return self._wanted.ask_more(self.session.engine.resident, count)
+    def want_more(self, count: int, closeness: Closeness | None = None) -> bool:
+        """
+        Let a prompt wait for ``count`` more absent chunks, too; say if there are any.
+
+        Parameters
+        ----------
+        count
+            How many.
+        closeness
+            To the prompt: the closest ones, and not the next.
+
+        """
+        order = self._wanted.ask_more(self.session.engine.resident, count, closeness)
+        if order:
+            self._work.reorder(order)
+        return bool(order)
 
     def advance(self, *, wait: bool, cancel: Event | None = None) -> bool:
         """

@@ -12,11 +12,13 @@ from cwm_ros.plan import prioritize
 from cwm_ros.relevance import relevance
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cwm_ros.kv import TokenRanges
     from cwm_ros.plan import ThawStep
     from cwm_ros.session import Session
+
+    Closeness = Callable[[int, int], float]
 
 
 class Wanted:
@@ -83,15 +85,25 @@ class Wanted:
         self._by_relevance = order
         return order
 
-    def ask_more(self, resident: TokenRanges, count: int) -> bool:
-        """Wait for the next ``count`` absent chunks, too; say if there are any."""
+    def ask_more(
+        self, resident: TokenRanges, count: int, closeness: Closeness | None = None
+    ) -> Sequence[ThawStep]:
+        """
+        Wait for ``count`` absent chunks more; return the order that this gives.
+
+        They are the closest ones, else the next. Without any the order is empty.
+        """
         absent = [
-            step.start
+            step
             for step in self._by_relevance
             if self._by_start[step.start].entry and not resident.covers(step.start, step.stop)
         ]
-        self.starts = self.starts | set(absent[:count])
-        return bool(absent)
+        if closeness is not None:
+            absent.sort(key=lambda step: -closeness(step.start, step.stop))
+        self.starts = self.starts | {step.start for step in absent[:count]}
+        if not absent:
+            return ()
+        return sorted(self._by_relevance, key=lambda step: step.start not in self.starts)
 
     def lose(self, step: ThawStep) -> ThawStep:
         """Return a step whose chunk cannot be loaded as one to compute."""

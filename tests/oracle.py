@@ -76,6 +76,7 @@ def read_manifest(data: bytes) -> dict[str, object]:
     fields['tags'] = read_tags(sections.get('TAGS', b''))
     fields['probe'], fields['samples'] = sections.get('PROB', b''), sections.get('SAMP', b'')
     fields['origin'] = read_origin(sections['ORIG']) if 'ORIG' in sections else None
+    fields['meaning'] = sections.get('MEAN', b'')
     return fields
 
 
@@ -92,6 +93,18 @@ def read_row(row: bytes) -> tuple[object, ...]:
     assert row[49:] == bytes(7)
     name = codec.rstrip(b'\0').decode()
     return row[:16], start, stop, name, payload_bytes, file_bytes, priority
+
+
+def read_meaning(data: bytes, dimension: int) -> list[tuple[int, int, list[float]]]:
+    version, reserved, count = struct.unpack('<HHI', data[:8])
+    assert (version, reserved, len(data)) == (1, 0, 8 + count * (12 + dimension))
+    rows = []
+    for row in range(count):
+        start, stop, scale, *codes = struct.unpack_from(
+            f'<IIf{dimension}b', data, 8 + row * (12 + dimension)
+        )
+        rows.append((start, stop, [code * scale for code in codes]))
+    return rows
 
 
 def read_tags(data: bytes) -> list[str]:

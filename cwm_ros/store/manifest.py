@@ -36,7 +36,7 @@ _CHUNK_DTYPE = np.dtype(
     }
 )
 _ORIGIN = struct.Struct('<BB6xQ')
-_KNOWN = (b'HEAD', b'TOKS', b'STOP', b'CHNK', b'PROV', b'TAGS', b'PROB', b'SAMP', b'ORIG')
+_KNOWN = (b'HEAD', b'TOKS', b'STOP', b'CHNK', b'PROV', b'TAGS', b'PROB', b'SAMP', b'MEAN', b'ORIG')
 
 
 class OriginKind(IntEnum):
@@ -130,6 +130,8 @@ class Manifest:
     probe, samples
         Sections PROB and SAMP, with which a thaw proves itself; empty when there are none. Those
         who use them read them: one that cannot be read proves nothing, and harms nothing.
+    meaning
+        Section MEAN: what each exchange means to the model; read in the same way.
     created_ms, updated_ms, revision
         Set by the store: wall clock of the first and the last commit [ms since 1970], and the
         number of commits.
@@ -154,6 +156,7 @@ class Manifest:
     tags: tuple[str, ...] = ()
     probe: bytes = b''
     samples: bytes = b''
+    meaning: bytes = b''
     created_ms: int = 0
     updated_ms: int = 0
     revision: int = 0
@@ -258,6 +261,7 @@ def pack_manifest(manifest: Manifest) -> bytes:
     others = (
         (b'PROB', manifest.probe),
         (b'SAMP', manifest.samples),
+        (b'MEAN', manifest.meaning),
         (b'ORIG', _pack_origin(manifest.origin)),
     )
     for kind, part in others:
@@ -366,6 +370,7 @@ def _build_manifest(found: dict[bytes, bytes], extra: tuple[Section, ...]) -> Ma
         tags=_unpack_tags(found.get(b'TAGS', b'')),
         probe=found.get(b'PROB', b''),
         samples=found.get(b'SAMP', b''),
+        meaning=found.get(b'MEAN', b''),
         created_ms=fields[0],
         updated_ms=fields[1],
         revision=fields[2],

@@ -196,6 +196,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         tags=tuple(draw(st.lists(words, max_size=3))),
         probe=draw(st.binary(max_size=40)),
         samples=draw(st.binary(max_size=40)),
+        meaning=draw(st.binary(max_size=40)),
         created_ms=draw(u64),
         updated_ms=draw(u64),
         revision=draw(u64),

@@ -53,6 +53,7 @@ def test_a_manifest_comes_back_and_the_oracle_agrees(manifest: Manifest) -> None
     assert (seen['probe'], seen['samples']) == (manifest.probe, manifest.samples)
     origin = manifest.origin
     assert seen['origin'] == (origin and (origin.kind, origin.revision, origin.parent))
+    assert seen['meaning'] == manifest.meaning
     same = ('window', 'codec', 'created_ms', 'updated_ms', 'revision', 'num_turns')
     assert {name: seen[name] for name in same} == {name: getattr(manifest, name) for name in same}
 
