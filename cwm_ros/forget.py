@@ -17,6 +17,7 @@ import numpy as np
 
 from cwm_ros.errors import ConfigError, CwmError
 from cwm_ros.kv import Role
+from cwm_ros.meaning import cut_meanings
 from cwm_ros.proof import pack_samples, unpack_samples
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def cut_before(manifest: Manifest, turn: int) -> Manifest:
         ),
         probe=b'',
         samples=pack_samples({i: row for i, row in samples.items() if i in kept}),
+        meaning=cut_meanings(manifest, num_tokens),
         extra=(),  # of what a later version keeps there nobody here knows what it tells
     )
 

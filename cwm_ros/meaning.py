@@ -21,7 +21,7 @@ from cwm_ros.relevance import exchanges
 from cwm_ros.session import common_length
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cwm_ros.kv import FloatArray, KVSpec
     from cwm_ros.session import Session
@@ -123,11 +123,19 @@ def note_meanings(
             noted.append(rows[place])
         elif has_time and said.start < said.stop and not any(unsound.overlap(*place)):
             noted.append(row_of(*place, _mean_value(session, *place)))
-    if not noted:
-        return replace(manifest, meaning=b'')
-    table = np.stack(noted)[-(MAX_BYTES // noted[0].itemsize) :]
-    head = _HEAD.pack(MEANING_VERSION, 0, len(table))
-    return replace(manifest, meaning=head + table.tobytes())
+    return replace(manifest, meaning=_pack(noted))
+
+
+def cut_meanings(manifest: Manifest, num_tokens: int) -> bytes:
+    """Return a manifest's section of the exchanges that end within its first tokens."""
+    return _pack(list(_read_table(manifest.meaning, manifest.spec, num_tokens)))
+
+
+def _pack(rows: Sequence[npt.NDArray[np.void]]) -> bytes:
+    if not rows:
+        return b''
+    table = np.stack(rows)[-(MAX_BYTES // rows[0].itemsize) :]
+    return _HEAD.pack(MEANING_VERSION, 0, len(table)) + table.tobytes()
 
 
 def row_of(start: int, stop: int, mean: FloatArray) -> npt.NDArray[np.void]:
@@ -147,7 +155,7 @@ def _known_rows(
         return {}
     same = common_length(known.tokens, manifest.tokens)
     table = _read_table(known.meaning, known.spec, same)
-    return {(int(row['start']), int(row['stop'])): row for row in table if row['stop'] <= same}
+    return {(int(row['start']), int(row['stop'])): row for row in table}
 
 
 def _read_table(data: bytes, spec: KVSpec, num_tokens: int) -> npt.NDArray[np.void]:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +15,16 @@ import pytest
 from cwm_ros.errors import BusyError, ConfigError
 from cwm_ros.forget import exchanges_of, forget
 from cwm_ros.kv import Role, Turn
+from cwm_ros.meaning import row_of
 from tests.fakes import assert_true_kv, assert_verified, complete, freeze, say
 from tests.store import bundles, makers
 from tests.store.bundles import opened
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from cwm_ros.kv import KVSpec
     from tests.conftest import OpenManager
 
 FORGOTTEN = 'Quittenmarmelade'
@@ -46,6 +51,15 @@ def all_bytes(folder: Path) -> bytes:
     return b''.join(str(path).encode() + path.read_bytes() for path in paths)
 
 
+def meaning_of(spec: KVSpec, stops: Sequence[int]) -> bytes:
+    dimension = spec.num_kv_heads * spec.head_dim
+    rows = [
+        row_of(start, stop, np.full(dimension, float(stop), np.float32))
+        for start, stop in pairwise((0, *stops))
+    ]
+    return struct.pack('<HHI', 1, 0, len(rows)) + np.stack(rows).tobytes()
+
+
 def prepare(root: Path, *, segment_start_turn: int = 0) -> tuple[bytes, bytes, list[str]]:
     """Make a window, a clone of its beginning, and leftovers; return what must not be found."""
     tokens = makers.tokens_of(60)
@@ -61,6 +75,7 @@ def prepare(root: Path, *, segment_start_turn: int = 0) -> tuple[bytes, bytes, l
             provisional=((20, 44),),
             probe=b'probe of the end',
         )
+        manifest = replace(manifest, meaning=meaning_of(manifest.spec, stops))
         store.commit_window(manifest)
         store.set_pinned('drive', is_pinned=True)
         store.commit_turns('other', turns()[:3])
@@ -100,6 +115,8 @@ def test_a_byte_search_finds_nothing(tmp_path: Path) -> None:
         assert window.manifest.num_turns == 3
         assert window.manifest.tokens.tolist() == makers.tokens_of(60)[:24].tolist()
         assert window.manifest.provisional == ((20, 24),)
+        spec, stops = window.manifest.spec, (5, 18, 24)
+        assert window.manifest.meaning == meaning_of(spec, stops)
         assert window.manifest.tags == ('work', 'überall')
         assert [entry.stop for entry in window.manifest.chunks] == [8, 16, 24]
         assert store.verify(None, makers.check_payload).ok
