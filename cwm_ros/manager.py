@@ -19,11 +19,7 @@ from cwm_ros.errors import EngineError, ExistsError
 from cwm_ros.kv import Role, Turn
 from cwm_ros.live import LiveWindow, Tools
 from cwm_ros.loaded import check_room, LoadedModel
-from cwm_ros.probe import EndProbe
-from cwm_ros.proof import ChunkProof, Evidence, unpack_samples
-from cwm_ros.reopen import restore_session
-from cwm_ros.restore import begin_thaw, ChunkReader, find_chunks
-from cwm_ros.review import answers_in
+from cwm_ros.opening import begin_live_thaw, find_session
 from cwm_ros.save import save, write_behind
 from cwm_ros.session import Session
 from cwm_ros.store import Store
@@ -47,7 +43,6 @@ if TYPE_CHECKING:
     from cwm_ros.reentry import ReEntry
     from cwm_ros.review import Review
     from cwm_ros.segment import SegmentStarted
-    from cwm_ros.store import ChunkEntry, Window
     from cwm_ros.thaw import Thaw
 
 
@@ -302,82 +297,16 @@ class Manager:
         began = self._clock()
         window, problem = self.store.window_or_turns(name)
         header_s = self._clock() - began
-        restored = restore_session(
-            window,
-            self.engine,
-            self.checkpoint.chat,
-            self.checkpoint.stop_ids,
-            carry_over=self.settings.assistant.carry_over,
-        )
-        session = restored.session
-        window, entries = find_chunks(
-            self.store, window, session, restored.entries, self.settings.codec
-        )
-        num_tokens = session.num_tokens
-        for turn in window.turns[session.num_turns :]:
-            session.add_turn(turn)
-        live = self._begin(name, session)
-        live.entries = entries
-        live.manifest = window.manifest
-        if window.manifest is not None:
-            live.spoken = answers_in(session, window.manifest)
-        live.tags = window.manifest.tags if window.manifest else ()
-        if problem:
-            live.problems += (f'the window is opened from its turns: {problem}',)
-        if restored.problem:
-            live.problems += (restored.problem,)
-        self.time_to_header_s = header_s
+        found = find_session(window, self._loaded, self.store, self.settings)
+        live = self._begin(name, found.session)
         try:
-            load = ChunkReader(
-                self.store,
-                window,
-                self.engine,
-                self.kernels,
-                self.settings.thaw,
-                proof=self._proof_of(window, session, entries),
-            )
-            live.thaw = begin_thaw(
-                window,
-                session,
-                entries,
-                load,
-                self.settings,
-                num_tokens=num_tokens,
-                clock=self._clock,
-                began=began,
-                book=self.rates,
-                strategy=strategy,
-                probe=self._probe_of(window, session, num_tokens),
-            )
+            self.time_to_header_s = header_s
+            if problem:
+                live.problems += (f'the window is opened from its turns: {problem}',)
+            return begin_live_thaw(live, found, self._loaded, began=began, strategy=strategy)
         except BaseException:
             self.leave()  # a session without its thaw would be computed as if it were new
             raise
-        return live.thaw
-
-    def _proof_of(
-        self, window: Window, session: Session, entries: Sequence[ChunkEntry]
-    ) -> ChunkProof:
-        samples = window.manifest.samples if window.manifest else b''
-        return ChunkProof(
-            Evidence(
-                spec=self.engine.spec,
-                tokens=session.tokens,
-                entries=entries,
-                samples=unpack_samples(samples, self.engine.spec),
-                first_layer=self._loaded.first_layer.kv,
-                count=self.settings.thaw.proof_tokens,
-            )
-        )
-
-    def _probe_of(self, window: Window, session: Session, stop: int) -> EndProbe | None:
-        if not self.settings.thaw.proof_tokens:
-            return None
-        return EndProbe(
-            window.manifest.probe if window.manifest else b'',
-            session.tokens[:stop],
-            self.engine.vocab_size,
-            self.checkpoint.card.codec_kl,
-        )
 
     def warm_up(self) -> None:
         """

@@ -451,7 +451,7 @@ class _interrupt_after:  # noqa: N801 - reads as a verb
 
     files = (
         'session.py', 'thaw.py', 'freeze.py', 'manager.py', 'answer.py',
-        'live.py', 'save.py', 'talk.py',
+        'live.py', 'opening.py', 'save.py', 'talk.py', 'wanted.py',
     )  # fmt: skip
 
     def __init__(self, num_lines: int) -> None:

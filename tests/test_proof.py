@@ -19,6 +19,7 @@ from cwm_ros.engine import LogitRows, open_engine
 from cwm_ros.errors import ErrorCode, RestoreNotEffectiveError
 from cwm_ros.kv import KVSpec
 from cwm_ros.model import build_graph, Checkpoint
+from cwm_ros.opening import find_session, proof_of
 from cwm_ros.probe import EndProbe, pack_probe, unpack_probe
 from cwm_ros.proof import unpack_samples
 from cwm_ros.store import ChunkHeader
@@ -253,7 +254,9 @@ def test_every_layer_of_every_chunk_is_missed(open_tiny: OpenManager, codec: str
     """A layer that is zero somewhere changes the end too little to be seen there."""
     manifest = frozen(open_tiny, codec)
     manager = open_tiny(codec={'kind': codec})
-    proof = manager._proof_of(manager.store.window('trip'), _Tokens(manifest), manifest.chunks)  # type: ignore[arg-type]
+    window, model = manager.store.window('trip'), manager._loaded
+    found = find_session(window, model, manager.store, manager.settings)
+    proof = proof_of(found, model, manager.settings.thaw.proof_tokens)
     scratch, caught, planted = Scratch(), 0, 0
     for entry in manifest.chunks:
         length = entry.stop - entry.start
@@ -284,13 +287,6 @@ def test_every_layer_of_every_chunk_is_missed(open_tiny: OpenManager, codec: str
                     caught += 'other weights' in str(exc) and not layer
     assert planted == len(manifest.chunks) * manifest.spec.num_layers * 2
     assert caught == planted
-
-
-class _Tokens:
-    """What the proof wants of a session."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.tokens = manifest.tokens
 
 
 def test_a_restore_that_goes_nowhere_is_no_success(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cwm_ros import manager as manager_module
+from cwm_ros import opening as opening_module
 from cwm_ros.answer import Answer, Delta, Request, When
 from cwm_ros.errors import EngineError, FormatError, InterruptedOperation, StorageError
 from cwm_ros.kv import Role, Turn
@@ -51,7 +51,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
         gate.load = ChunkReader(*args, **more)  # type: ignore[arg-type]
         return gate
 
-    monkeypatch.setattr(manager_module, 'ChunkReader', through_gate)
+    monkeypatch.setattr(opening_module, 'ChunkReader', through_gate)
     yield gate
     for event in gate.closed.values():
         event.set()
