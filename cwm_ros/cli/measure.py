@@ -237,6 +237,22 @@ def proof_command(options: Options, *, context: int, dialogues: int, seed: int) 
     options.show(report.rows(), report.as_text())
 
 
+@eval_command.command('forget')
+@click.option('--context', type=click.IntRange(512), default=2048, show_default=True)
+@click.option('--dialogues', type=click.IntRange(1), default=12, show_default=True)
+@click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
+@click.pass_obj
+def forget_command(options: Options, *, context: int, dialogues: int, seed: int) -> None:
+    """Forget a fact in each dialogue, and ask for it and for all others before and after."""
+    from cwm_ros.bench.forget import measure_forgetting
+
+    with show_bar('asking', dialogues) as update:
+        count = measure_forgetting(
+            options.settings, context=context, dialogues=dialogues, seed=seed, on_dialogue=update
+        )
+    options.show(asdict(count), count.as_text())
+
+
 @eval_command.command('review')
 @click.option('--context', type=click.IntRange(512), default=4096, show_default=True)
 @click.option('--questions', type=click.IntRange(1), default=100, show_default=True)
