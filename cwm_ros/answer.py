@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cwm_ros.thaw import Thaw
 
 
+MAX_STOPS, MAX_STOP = 16, 256
+
+
 class When(Enum):
     """How much of a window must be there before a prompt is answered."""
 
@@ -50,6 +53,8 @@ class Request:
         Longest answer [tokens]; 0 means as the settings say.
     temperature, seed
         0 is greedy; otherwise the seed repeats an answer.
+    stop
+        The answer ends before the first of these, which are not said.
 
     """
 
@@ -58,6 +63,7 @@ class Request:
     max_tokens: int = 0
     temperature: float = 0.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -65,6 +71,11 @@ class Request:
         if self.max_tokens < 0 or self.seed < 0:
             raise ConfigError(
                 f'max_tokens is {self.max_tokens}, seed {self.seed}: one is negative'
+            )
+        if len(self.stop) > MAX_STOPS or not all(0 < len(s) <= MAX_STOP for s in self.stop):
+            raise ConfigError(
+                f'stop has {len(self.stop)} texts, one may be empty or too long',
+                hint=f'give at most {MAX_STOPS} of 1 to {MAX_STOP} characters',
             )
 
 
@@ -164,6 +175,8 @@ class Speaker:
         self._request = request
         self._unwanted = unwanted
         self._held = ''
+        self._lengths: list[int] = []
+        self._start = session.num_tokens
         self.text = ''
         self.num_tokens = 0
         self.finish_reason = 'length'
@@ -173,13 +186,14 @@ class Speaker:
     @property
     def is_held(self) -> bool:
         """Whether tokens were generated of which nothing was said, as it may be unwanted."""
-        return bool(self._held)
+        return bool(self._held) and not self.text
 
     def speak(self, cancel: Event | None) -> Iterator[str]:
         """
         Yield pieces of text until the model stops, the limit is reached or it is cancelled.
 
-        What may become an unwanted answer is held back until it is clear that it does not.
+        What may become an unwanted answer, or what ends it, is held back until it is clear that
+        it does not.
         """
         request = self._request
         sampling = Sampling(temperature=request.temperature)
@@ -197,15 +211,17 @@ class Speaker:
                     piece = self._say(self._decoder.push(token))
                 if piece is not None:
                     yield piece
-                if self.finish_reason == 'abstained':
+                if self.finish_reason in ('abstained', 'stop'):
                     return
                 check_cancelled(cancel)
         except InterruptedOperation:
             self.finish_reason = 'cancelled'
         with self._lock:
             self._unwanted = None
-            piece = '' if self._is_cut else self._say(self._decoder.flush())
+            piece = '' if self._is_cut else self._say(self._decoder.flush(), is_last=True)
         yield piece or ''
+        if self.finish_reason == 'stop':
+            return
         if self._session.is_answer_ended:
             self.finish_reason = 'stop'
         elif self._is_cut:
@@ -222,8 +238,9 @@ class Speaker:
             self._is_cut = self._is_cut or bool(said)
             return said
 
-    def _say(self, piece: str) -> str | None:
+    def _say(self, piece: str, *, is_last: bool = False) -> str | None:
         """Add a piece; white space around the whole answer belongs to the template."""
+        self._lengths.append((self._lengths[-1] if self._lengths else 0) + len(piece))
         self._held += piece
         if not self.text:
             self._held = self._held.lstrip()
@@ -234,6 +251,32 @@ class Speaker:
             if self._unwanted.may_become(self._held):
                 return None
             self._unwanted = None
-        piece, self._held = self._held, ''
+        length = len(self._held) if is_last else len(self._held) - self._num_to_hold()
+        found = [at for stop in self._request.stop if (at := self._held.find(stop)) >= 0]
+        if found:
+            length = min(found)
+            self._stop_at(length)
+        piece, self._held = self._held[:length], '' if found else self._held[length:]
         self.text += piece
         return piece
+
+    def _num_to_hold(self) -> int:
+        """Return how many of the last letters may become a text that ends the answer."""
+        held = self._held
+        return max(
+            (
+                size
+                for stop in self._request.stop
+                for size in range(1, min(len(stop), len(held) + 1))
+                if held.endswith(stop[:size])
+            ),
+            default=0,
+        )
+
+    def _stop_at(self, length: int) -> None:
+        """End the answer within what is held, and forget the tokens behind."""
+        self.finish_reason = 'stop'
+        stop = self._lengths[-1] - len(self._held) + length
+        num_kept = sum(1 for end in self._lengths[: self.num_tokens] if end <= stop)
+        self._session.shorten_answer(self._start + num_kept)
+        self.num_tokens = num_kept

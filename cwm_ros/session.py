@@ -273,6 +273,12 @@ class Session:
         self._tokens = self._tokens[: self.turn_stops[-1]]
         self._frontier = min(self._frontier, start)
 
+    def shorten_answer(self, stop: int) -> None:
+        """Forget the tokens from a position on, all of an answer that was not ended."""
+        self.drop(stop, self.num_tokens)
+        self._tokens = self._tokens[:stop]
+        self._frontier = min(self._frontier, stop)
+
     def begin_answer(self, max_tokens: int) -> None:
         """
         Append the tokens after which the assistant speaks, and make room for an answer.

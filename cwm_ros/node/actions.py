@@ -147,6 +147,7 @@ class Actions:
                 max_tokens=goal.max_tokens,
                 temperature=goal.temperature,
                 seed=goal.seed,
+                stop=tuple(goal.stop),
             )
             job = self._assistant.ask(
                 goal.request_id or uuid.uuid4().hex,

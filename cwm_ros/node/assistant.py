@@ -121,6 +121,7 @@ class Assistant:
         self._reading = PowerReading()
         self._ignition = IgnitionTracker()
         self._saving: Job[Manager] | None = None
+        self._voice: Voice | None = None
         self._kept: Shelf | None = None
         self._deferred: dict[str, tuple[float, Deferred, Callable[[], None]]] = {}
 
@@ -160,6 +161,13 @@ class Assistant:
             raise
         self._settings, self._profile, self.core = settings, profile, core
         self.failures, self._kept = failures, None
+        self._voice = Voice(
+            core,
+            self._speak,
+            window=lambda: self.settings.assistant.window,
+            context=lambda: self._context,
+        )
+        core.on_review = self._voice.tell_review
         self._wake()
 
     def use(self, settings: Settings) -> None:
@@ -351,16 +359,11 @@ class Assistant:
             It cannot be answered now.
 
         """
-        core = self._need_active()
+        self._need_active()
         tokens = len(request.text) // 2 + self.settings.assistant.max_tokens
         self.check_power('answer', Cost(tokens_computed=tokens), PowerUrgency.USER)
-        voice = Voice(
-            core,
-            self._speak,
-            window=lambda: self.settings.assistant.window,
-            context=lambda: self._context,
-        )
-        return voice.ask(
+        assert self._voice is not None
+        return self._voice.ask(
             request_id, request, timeout_s=timeout_s, on_delta=on_delta, on_answer=on_answer
         )
 

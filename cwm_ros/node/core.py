@@ -21,6 +21,7 @@ from cwm_ros.node import jobs
 from cwm_ros.node.state import look, Phase, Shelf, View
 from cwm_ros.node.worker import Job, Urgency, Worker
 from cwm_ros.progress import ThawProgress
+from cwm_ros.review import Review
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -57,6 +58,8 @@ class Core:
         What the engine's thread last saw of itself and of the store.
     problem
         Why there is no engine; empty while it is loaded or loading.
+    on_review
+        Called in the engine's thread with a window and what became of one of its answers.
 
     """
 
@@ -76,6 +79,7 @@ class Core:
         self.view = View()
         self.shelf = Shelf()
         self.problem = problem
+        self.on_review: Callable[[str, Review], None] = lambda _window, _review: None
         self._manager: Manager | None = None
         self._on_change = on_change
         self._clock = clock
@@ -241,7 +245,10 @@ class Core:
 
     def _idle(self, manager: Manager) -> Generator[object, None, None]:
         if manager.has_engine and manager.window:
-            yield from manager.idle()
+            for value in manager.idle():
+                if isinstance(value, Review):
+                    self.on_review(manager.window, value)
+                yield value
 
     def _after_step(self, owned: Manager, *, is_end: bool) -> None:
         if is_end:

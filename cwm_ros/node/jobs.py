@@ -14,6 +14,7 @@ from cwm_ros.errors import ConfigError, EngineError, InterruptedOperation
 from cwm_ros.freeze import NOTHING_FROZEN
 from cwm_ros.optimize import optimize
 from cwm_ros.restore import PayloadCheck
+from cwm_ros.segment import SegmentStarted
 from cwm_ros.store import VerifyReport
 
 if TYPE_CHECKING:
@@ -75,6 +76,25 @@ class SaveResult:
     skipped: tuple[str, ...] = ()
     chunks_done: int = 0
     chunks_total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """
+    How a prompt was answered.
+
+    Parameters
+    ----------
+    answer
+        What was said.
+    window, turn
+        Where that stands.
+
+    """
+
+    answer: Answer
+    window: str
+    turn: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +169,7 @@ def answer(
     window: str,
     on_begin: Callable[[], None],
     take_entry: Callable[[], str | None],
-) -> Generator[object, None, Answer]:
+) -> Generator[object, None, Answered]:
     """
     Answer a prompt in the open window; in ``window``, opened or begun, when none is open.
 
@@ -171,7 +191,10 @@ def answer(
             log.warning('the assistant is not told the state of the vehicle: %s', exc)
     for value in manager.say(request, cancel):
         if isinstance(value, Answer):
-            return value
+            turn = manager.session.num_turns - 1
+            return Answered(answer=value, window=manager.window, turn=turn)
+        if isinstance(value, SegmentStarted):
+            log.info('window %s: %s', manager.window, value)
         yield value
     raise EngineError('the answer did not end')
 

@@ -13,6 +13,7 @@ from cwm_ros.answer import Answer, Delta
 from cwm_ros.errors import ErrorCode, InterruptedOperation
 from cwm_ros.node import convert, jobs
 from cwm_ros.node.worker import Urgency
+from cwm_ros.review import ReviewVerdict
 from cwm_ros.sentences import SentenceCutter
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cwm_ros.manager import Manager
     from cwm_ros.node.core import Core
     from cwm_ros.node.worker import Job
+    from cwm_ros.review import Review
     from cwm_ros.session import Fidelity
 
     OnDelta = Callable[[str], None]
@@ -33,8 +35,8 @@ class _Talk:
     """One prompt on its way; touched by the engine's thread only, once it was submitted."""
 
     request_id: str
-    on_delta: OnDelta
-    on_answer: OnAnswer
+    on_delta: OnDelta = lambda _text: None
+    on_answer: OnAnswer = lambda _answer, _error: None
     cutter: SentenceCutter = field(default_factory=SentenceCutter)
     sequence: int = 0
     said: str = ''
@@ -70,6 +72,7 @@ class Voice:
         self._speak = speak
         self._window = window
         self._context = context
+        self._unreviewed: dict[tuple[str, int], _Talk] = {}
 
     def ask(
         self,
@@ -122,11 +125,26 @@ class Voice:
             self._publish(talk, ResponseEvent(kind=ResponseEvent.SENTENCE, text=sentence))
 
     def _end(self, talk: _Talk, result: object, error: BaseException | None) -> None:
-        answer = result if isinstance(result, Answer) else None
+        answer = None
+        if isinstance(result, jobs.Answered):
+            answer = result.answer
+            if answer.is_provisional:
+                self._unreviewed[result.window, result.turn] = talk
         for sentence in talk.cutter.flush():
             self._publish(talk, ResponseEvent(kind=ResponseEvent.SENTENCE, text=sentence))
         self._publish(talk, _last_event(talk, answer, error))
         talk.on_answer(answer, error)
+
+    def tell_review(self, window: str, review: Review) -> None:
+        """Publish what became of an answer; of one of an earlier process without its request."""
+        talk = self._unreviewed.pop((window, review.turn), None) or _Talk(request_id='')
+        is_changed = review.verdict is ReviewVerdict.CHANGED
+        event = ResponseEvent(
+            kind=ResponseEvent.REVIEW,
+            text=review.text if is_changed else '',
+            verdict=ResponseEvent.CHANGED if is_changed else ResponseEvent.CONFIRMED,
+        )
+        self._publish(talk, event)
 
     def _publish(self, talk: _Talk, event: ResponseEvent) -> None:
         event.request_id, event.sequence = talk.request_id, talk.sequence
