@@ -117,7 +117,7 @@ def codec_command(options: Options, *, kv: Path | None) -> None:
 )
 @click.pass_obj
 def store_command(options: Options, *, windows: int, folder: Path) -> None:
-    """Time a store with many WINDOWS, headers and encryption; count what a drive writes."""
+    """Time a store with many WINDOWS (in memory), headers and encryption; count what is written."""
     from cwm_ros.bench.drive import DRIVES, measure_drive
     from cwm_ros.bench.encryption import format_throughput, measure_encryption, measure_sync
     from cwm_ros.bench.header import format_headers, measure_header
@@ -126,11 +126,10 @@ def store_command(options: Options, *, windows: int, folder: Path) -> None:
     from cwm_ros.store.memory import is_in_memory, SHARED_MEMORY
 
     counts = [10**power for power in range(1, 8) if 10**power < windows]
-    scaling = measure_scaling(folder, [*counts, windows])
+    memory = SHARED_MEMORY if is_in_memory(SHARED_MEMORY) else folder
+    scaling = measure_scaling(memory, [*counts, windows])
     drives = [measure_drive(folder, case) for case in DRIVES]
-    encryption = measure_encryption(
-        folder, SHARED_MEMORY if is_in_memory(SHARED_MEMORY) else folder
-    )
+    encryption = measure_encryption(folder, memory)
     sync_ms = measure_sync(folder)
     headers = [measure_header(folder, is_encrypted=kind) for kind in (False, True)]
     values = {
