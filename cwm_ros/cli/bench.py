@@ -117,7 +117,7 @@ def codec_command(options: Options, *, kv: Path | None) -> None:
 )
 @click.pass_obj
 def store_command(options: Options, *, windows: int, folder: Path) -> None:
-    """Time a store with many WINDOWS (in memory), headers and encryption; count what is written."""
+    """Time a store of many WINDOWS (in memory), headers, encryption; count what is written."""
     from cwm_ros.bench.drive import DRIVES, measure_drive
     from cwm_ros.bench.encryption import format_throughput, measure_encryption, measure_sync
     from cwm_ros.bench.header import format_headers, measure_header
