@@ -134,7 +134,7 @@ def _change_name(names: dict[str, int | None], step: Operation) -> None:
         names[step.path] = step.file
     elif step.kind == 'mkdir':
         names.setdefault(step.path, None)
-    elif step.kind == 'unlink':
+    elif step.kind in ('unlink', 'rmdir'):
         names.pop(step.path, None)
     elif step.kind == 'rename':
         names.pop(step.path, None)

@@ -23,7 +23,7 @@ from tests.powercut.sqlite_vfs import watched_sqlite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-WATCHED = ('open', 'pwritev', 'ftruncate', 'fsync', 'rename', 'unlink', 'mkdir')
+WATCHED = ('open', 'pwritev', 'ftruncate', 'fsync', 'rename', 'unlink', 'mkdir', 'rmdir')
 READING = (
     'close', 'fstat', 'stat', 'lstat', 'preadv', 'pread', 'scandir', 'posix_fadvise', 'statvfs',
     'getpid', 'strerror', 'listdir',
@@ -166,3 +166,10 @@ class Door:
             )
         else:
             self._os['mkdir'](path, mode)
+
+    def _rmdir(self, path: Path) -> None:
+        name = self.short(path)
+        if name:
+            self.do(Operation(kind='rmdir', path=name), lambda _part: self._os['rmdir'](path))
+        else:
+            self._os['rmdir'](path)

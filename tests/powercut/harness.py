@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 import hashlib
 import os
@@ -19,12 +18,13 @@ from typing import TYPE_CHECKING
 from tests.powercut.disk import cuts_at, tree_after
 from tests.powercut.door import Door
 from tests.powercut.operations import Operation, read_tree, Trace, write_tree
-from tests.powercut.promises import broken_promises, Note, Promises
+from tests.powercut.promises import Note, Promises
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.powercut.scenarios import Scenario
 
-Judge = Callable[['Path', Promises], list[str]]
 TORN = 0.5
 
 
@@ -165,7 +165,7 @@ class Harness:
 
     def _judge(self, promises: Promises, where: str) -> None:
         try:
-            found = broken_promises(self._root, promises, quota_mib=self._scenario.quota_mib)
+            found = self._scenario.judge(self._root, promises)
         except Exception as exc:  # noqa: BLE001 - it is what the harness looks for
             found = [f'{type(exc).__name__}: {exc}']
         self.report.broken += [f'{self._scenario.name}, {where}: {text}' for text in found]

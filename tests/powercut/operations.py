@@ -21,7 +21,8 @@ class Operation:
     Parameters
     ----------
     kind
-        'create', 'write', 'truncate', 'sync', 'sync_folder', 'rename', 'unlink' or 'mkdir'.
+        'create', 'write', 'truncate', 'sync', 'sync_folder', 'rename', 'unlink', 'mkdir' or
+        'rmdir'.
     path
         What is changed, below the store's folder.
     file
@@ -76,3 +77,4 @@ def write_tree(root: Path, tree: dict[str, bytes | None]) -> None:
             (root / name).mkdir(mode=0o700, exist_ok=True)
         elif (root / name).parent.is_dir():
             (root / name).write_bytes(data)
+            (root / name).chmod(0o600)  # a key that others may read is not used

@@ -7,12 +7,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cwm_ros.config_privacy import PrivacySettings
 from cwm_ros.forget import forget
 from cwm_ros.store import files, Store
 from tests.store import makers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 
@@ -24,7 +26,7 @@ class Note:
     Parameters
     ----------
     what
-        'turns', 'window', 'forget', 'delete', 'pin', 'damage', 'mend' or 'evict'.
+        'turns', 'window', 'forget', 'delete', 'pin', 'damage', 'mend', 'evict' or 'erase'.
     window
         Which window.
     value
@@ -95,12 +97,15 @@ class Promises:
         Whether chunks may be missing.
     is_lossy
         Whether the last notes may have been lost, so that more may be found than was said.
+    is_erased
+        Whether an erasure has returned.
 
     """
 
     windows: dict[str, WindowPromise] = field(default_factory=dict)
     may_evict: bool = False
     is_lossy: bool = False
+    is_erased: bool = False
 
     @classmethod
     def of(cls, notes: Iterable[Note]) -> Promises:
@@ -113,6 +118,9 @@ class Promises:
     def _add(self, note: Note) -> None:
         if note.what == 'evict':
             self.may_evict = True
+            return
+        if note.what == 'erase':
+            self.is_erased = note.is_done
             return
         window = self.windows.setdefault(note.window, WindowPromise())
         if note.what == 'turns' and window.must_be_gone:
@@ -190,7 +198,31 @@ def seed_of(window: str) -> int:
     return sum(window.encode())
 
 
-def broken_promises(root: Path, promises: Promises, *, quota_mib: int) -> list[str]:
+def opened(
+    root: Path, *, writable: bool, quota_mib: int, is_encrypted: bool = False
+) -> AbstractContextManager[Store]:
+    """Open the store; an encrypted one lies beside its keys, so that both are cut."""
+    return Store.open(
+        makers.settings(store_of(root, is_encrypted=is_encrypted), quota_mib=quota_mib),
+        writable=writable,
+        clock=makers.clock,
+        privacy=privacy_of(root, is_encrypted=is_encrypted),
+    )
+
+
+def store_of(root: Path, *, is_encrypted: bool) -> Path:
+    """Return where the store is below what is watched."""
+    return root / 'store' if is_encrypted else root
+
+
+def privacy_of(root: Path, *, is_encrypted: bool) -> PrivacySettings:
+    """Return where the keys are."""
+    return PrivacySettings(encrypt=is_encrypted, key_dir=str(root / 'keys'))
+
+
+def broken_promises(
+    root: Path, promises: Promises, *, quota_mib: int, is_encrypted: bool = False
+) -> list[str]:
     """
     Start the program after a cut and say what is not as promised.
 
@@ -200,20 +232,20 @@ def broken_promises(root: Path, promises: Promises, *, quota_mib: int) -> list[s
         The store.
     promises
         What must be there.
-    quota_mib
+    quota_mib, is_encrypted
         As the program was started with.
 
     """
-    settings = makers.settings(root, quota_mib=quota_mib)
+    place = {'quota_mib': quota_mib, 'is_encrypted': is_encrypted}
     found: list[str] = []
-    with Store.open(settings, writable=True, clock=makers.clock) as store:
+    with opened(root, writable=True, **place) as store:  # type: ignore[arg-type]
         if any(promise.is_damaged for promise in promises.windows.values()):
             store.mend(makers.check_payload)  # what was cut can be done again
-        found += _check_files(root, store, promises)
+        found += _check_files(store_of(root, is_encrypted=is_encrypted), store, promises)
         for name, promise in promises.windows.items():
             found += _check_window(store, name, promise, is_lossy=promises.is_lossy)
         _go_on(store)
-    with Store.open(settings, writable=False, clock=makers.clock) as store:
+    with opened(root, writable=False, **place) as store:  # type: ignore[arg-type]
         report = store.verify(None, makers.check_payload)
         found += [f'after going on: {problem}' for problem in report.problems]
         if len(store.turns('afterwards')) != 1:

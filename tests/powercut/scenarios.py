@@ -11,13 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cwm_ros.bundle_export import export_window
 from cwm_ros.bundle_import import import_window
+from cwm_ros.errors import FormatError, KeyMissingError
 from cwm_ros.optimize import optimize
-from cwm_ros.store import layout, Store
-from tests.powercut.promises import Note, Program
+from cwm_ros.store import layout
+from cwm_ros.store.profiles import erase_profile
+from tests.powercut.promises import (
+    broken_promises,
+    Note,
+    opened,
+    privacy_of,
+    Program,
+    Promises,
+    store_of,
+)
 from tests.store import makers
 
 if TYPE_CHECKING:
@@ -25,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 Say = Callable[[Note], None]
 Work = Callable[['Path', Say], None]
+Judge = Callable[['Path', Promises], list[str]]
 
 QUOTA_MIB = 100
 
@@ -42,25 +54,26 @@ class Scenario:
         Makes the store as it is, durably, when the program begins.
     work
         The program; opens the store itself.
-    quota_mib
-        As the store is opened with.
+    judge
+        Starts the program after a cut and says what is not as promised.
 
     """
 
     name: str
     prepare: Work
     work: Work
-    quota_mib: int = QUOTA_MIB
+    judge: Judge
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
 @contextmanager
-def program(root: Path, say: Say, *, quota_mib: int = QUOTA_MIB) -> Iterator[Program]:
+def program(
+    root: Path, say: Say, *, quota_mib: int = QUOTA_MIB, is_encrypted: bool = False
+) -> Iterator[Program]:
     """Open the store for writing."""
-    settings = makers.settings(root, quota_mib=quota_mib)
-    with Store.open(settings, writable=True, clock=makers.clock) as store:
+    with opened(root, writable=True, quota_mib=quota_mib, is_encrypted=is_encrypted) as store:
         yield Program(store, say)
 
 
@@ -78,12 +91,19 @@ def settled(root: Path, say: Say) -> None:
         writer.pin('pinned', is_pinned=True)
 
 
-def scenario(*, prepare: Work = settled, quota_mib: int = QUOTA_MIB) -> Callable[[Work], Work]:
+def scenario(
+    *,
+    prepare: Work = settled,
+    quota_mib: int = QUOTA_MIB,
+    is_encrypted: bool = False,
+    judge: Judge | None = None,
+) -> Callable[[Work], Work]:
     """Add a scenario that is named as the function."""
+    usual = partial(broken_promises, quota_mib=quota_mib, is_encrypted=is_encrypted)
 
     def add(work: Work) -> Work:
         name = work.__name__
-        SCENARIOS[name] = Scenario(name=name, prepare=prepare, work=work, quota_mib=quota_mib)
+        SCENARIOS[name] = Scenario(name=name, prepare=prepare, work=work, judge=judge or usual)
         return work
 
     return add
@@ -266,3 +286,74 @@ def recovery(root: Path, say: Say) -> None:
     """Start after a cut, and be cut again."""
     with program(root, say) as writer:
         writer.say('torn', 3)
+
+
+def settled_secretly(root: Path, say: Say) -> None:
+    """Begin with an encrypted profile of two windows."""
+    with program(root, say, is_encrypted=True) as writer:
+        for name in ('cold', 'warm'):
+            writer.say(name, 2)
+            writer.freeze(name, 20)
+
+
+@scenario(prepare=nothing, is_encrypted=True)
+def encrypted_start(root: Path, say: Say) -> None:
+    """Make an encrypted profile, with its key beside the store, and its first window."""
+    with program(root, say, is_encrypted=True) as writer:
+        writer.say('first', 1)
+        writer.freeze('first', 10)
+
+
+@scenario(prepare=settled_secretly, is_encrypted=True)
+def encrypted_freeze(root: Path, say: Say) -> None:
+    """Commit turns, freeze, pin and delete in an encrypted profile."""
+    with program(root, say, is_encrypted=True) as writer:
+        writer.say('warm', 5)
+        writer.freeze('warm', 30)
+        writer.pin('warm', is_pinned=True)
+        writer.delete('cold')
+        writer.say('new', 2)
+        writer.freeze('new', 12)
+
+
+def badly_erased(root: Path, promises: Promises) -> list[str]:
+    """Say what is wrong after a cut erasure: all is there, or nothing opens; then erase again."""
+    found = []
+    store = store_of(root, is_encrypted=True)
+    has_key = any(path.read_bytes().startswith(layout.KEY_MAGIC) for path in root.rglob('*.key'))
+    if has_key and promises.is_erased:
+        found.append('the key is there, although the profile was erased')
+    try:
+        with opened(root, writable=False, quota_mib=QUOTA_MIB, is_encrypted=True) as reader:
+            report = reader.verify(None, makers.check_payload)
+        if not has_key or report.windows != 2 or not report.ok:
+            found.append(f'opens, but not as it was: {report}')
+    except (KeyMissingError, FormatError) as exc:
+        if has_key:
+            found.append(f'the key is there, and the profile does not open: {exc}')
+    if store.is_dir():
+        erase_profile(
+            store,
+            'default',
+            privacy_of(root, is_encrypted=True),
+            is_confirmed=True,
+            lock_timeout_s=0.0,
+        )
+    found += [f'{path.name} was left' for path in root.rglob('*.key')]
+    found += [f'{path.name} was left' for path in store.rglob('*') if path.suffix]
+    return found
+
+
+@scenario(prepare=settled_secretly, is_encrypted=True, judge=badly_erased)
+def erasure(root: Path, say: Say) -> None:
+    """Erase an encrypted profile: first its key, then its files."""
+    privacy = privacy_of(root, is_encrypted=True)
+    say(Note('erase'))
+    erase_profile(
+        store_of(root, is_encrypted=True),
+        'default',
+        privacy,
+        is_confirmed=True,
+        lock_timeout_s=0.0,
+    )
+    say(Note('erase', is_done=True))
