@@ -15,6 +15,7 @@ from pathlib import Path
 import sys
 import time
 
+import tests.powercut.assistant  # noqa: F401 - adds a scenario
 from tests.powercut.harness import cut_scenario
 from tests.powercut.promises import broken_promises, Note, Promises
 from tests.powercut.scenarios import program, QUOTA_MIB, SCENARIOS

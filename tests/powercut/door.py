@@ -128,11 +128,17 @@ class Door:
 
     def _ftruncate(self, descriptor: int, size: int) -> None:
         name = self._name_of(descriptor)
+        if not name:
+            self._os['ftruncate'](descriptor, size)
+            return
         operation = Operation(kind='truncate', path=name, file=self.file_of(name), offset=size)
         self.do(operation, lambda _part: self._os['ftruncate'](descriptor, size))
 
     def _fsync(self, descriptor: int) -> None:
         name = self._name_of(descriptor)
+        if not name and not self._is_root(descriptor):
+            self._os['fsync'](descriptor)
+            return
         is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
         operation = Operation(
             kind='sync_folder' if is_folder else 'sync',
@@ -141,8 +147,14 @@ class Door:
         )
         self.do(operation, lambda _part: self._os['fsync'](descriptor))
 
+    def _is_root(self, descriptor: int) -> bool:
+        return f'{Path(f"/proc/self/fd/{descriptor}").readlink()}{os.sep}' == self._root
+
     def _rename(self, source: Path, target: Path) -> None:
         old, new = self.short(source), self.short(target)
+        if not old:
+            self._os['rename'](source, target)
+            return
         operation = Operation(kind='rename', path=old, target=new, file=self.file_of(old))
         if not os.path.lexists(source):
             self._os['rename'](source, target)

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from cwm_ros.store import files, staterows
+import tests.powercut.assistant  # noqa: F401 - adds a scenario
 from tests.powercut.door import READING, WATCHED
 from tests.powercut.harness import cut_scenario, Harness
 from tests.powercut.scenarios import SCENARIOS
@@ -74,6 +75,8 @@ def test_the_harness_sees_all_that_the_door_does() -> None:
         ('sync_folder', 'freeze'),
         ('sync', 'turn_commits'),
         ('sync_folder', 'deletion'),
+        ('sync', 'drive'),
+        ('sync_folder', 'drive'),
     ],
 )
 def test_the_harness_finds_a_sync_that_is_missing(
