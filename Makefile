@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := dev,plot
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: venv demo test test-slow test-parity test-ros fuzz powercut config lint fmt type arch bench all clean
+.PHONY: venv demo test test-slow test-parity test-ros fuzz powercut generate lint fmt type arch bench all clean
 
 all: lint type arch test
 
@@ -43,8 +43,9 @@ powercut: venv
 test-ros:
 	./tests/ros/run.sh
 
-config: venv
+generate: venv
 	$(BIN)/python -m tests.boards
+	$(BIN)/python -m tests.interface_page
 
 lint: venv
 	$(BIN)/ruff check .

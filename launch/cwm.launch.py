@@ -105,10 +105,10 @@ class Keeper:
         """Return what follows the end of the process."""
         if context.is_shutdown or event.returncode == 0:
             return []
-        if self._failures > self._max_failures:
-            return [LogInfo(msg='cwm: it dies even without a model; it is not started again')]
         if time.monotonic() - self._began_s > HEALTHY_S:
             self._failures = 0
+        if self._failures >= self._max_failures:
+            return [LogInfo(msg='cwm: it dies even without a model; it is not started again')]
         delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2**self._failures)
         self._failures += 1
         told = f'cwm: died with {event.returncode}, starts again in {delay_s:g} s'

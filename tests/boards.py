@@ -3,7 +3,7 @@
 """
 The parameter files of boards: config/default.yaml with what a board needs different.
 
-`make config` writes them; a test holds that they are what it would write.
+`make generate` writes them; a test holds that they are what it would write.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ VEHICLE: dict[str, tuple[Value, str]] = {
     'runtime.nice': (5, 'perception and planning go first'),
     'runtime.io_class': ('best-effort', 'recorders and maps share the drive'),
     'runtime.oom_score_adj': (300, 'ended before anything that drives'),
-    'privacy.default_profile': ('guest', 'nothing is kept until a driver is known'),
+    'privacy.default_profile': ('guest', 'in memory, up to the quota, until a driver is known'),
     'privacy.encrypt': (True, 'who takes the store must not read it'),
     'privacy.key_dir': ('/var/lib/cwm/keys', 'outside the store; better a provider with a TPM'),
 }

@@ -35,7 +35,7 @@ def test_the_files_are_those_of_the_boards() -> None:
 
 @pytest.mark.parametrize('name', BOARDS)
 def test_a_file_is_the_default_file_with_the_boards_values(name: str) -> None:
-    """`make config` writes them anew after a change of default.yaml."""
+    """`make generate` writes them anew after a change of default.yaml."""
     assert (CONFIG / f'{name}.yaml').read_text(encoding='utf-8') == render(name)
 
 

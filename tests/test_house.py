@@ -23,7 +23,7 @@ SPDX = (
     '# SPDX-FileCopyrightText: 2026 The cwm_ros authors\n# SPDX-License-Identifier: Apache-2.0\n'
 )
 HEAVY = ('onnxruntime', 'numba', 'onnx', 'matplotlib', 'rich', 'torch', 'tokenizers')
-FOLDERS = ('cwm_ros', 'tests', 'engines', 'launch', 'docs')
+FOLDERS = ('cwm_ros', 'tests', 'engines', 'examples', 'launch', 'docs')
 
 
 def python_files(*folders: str) -> list[Path]:
