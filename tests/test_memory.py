@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cwm_ros.bench.thaw_synthetic import Geometry, write_window
-from cwm_ros.config import CodecSettings, StorageSettings
-from cwm_ros.store import files, Store
+from cwm_ros.config import CodecSettings
+from cwm_ros.store import files
 from tests.fakes import complete, make_window
-from tests.thawing_child import SPEC
+from tests.thawing_child import open_store, SPEC
 
 if TYPE_CHECKING:
     from tests.conftest import OpenManager
@@ -30,10 +30,12 @@ OTHER_MIB = 6
 """For eight threads, the plan, and all else that Python does."""
 
 
-def thaw_in_child(root: Path, num_tokens: int, staging_mib: int) -> subprocess.CompletedProcess:
+def thaw_in_child(
+    root: Path, num_tokens: int, staging_mib: int, kind: str
+) -> subprocess.CompletedProcess:
     numbers = map(str, (num_tokens, staging_mib, RING_MIB + OTHER_MIB))
     return subprocess.run(
-        [sys.executable, str(CHILD), str(root), *numbers],
+        [sys.executable, str(CHILD), str(root), *numbers, kind],
         capture_output=True,
         text=True,
         check=False,
@@ -43,18 +45,31 @@ def thaw_in_child(root: Path, num_tokens: int, staging_mib: int) -> subprocess.C
     )
 
 
-@pytest.mark.parametrize('num_tokens', [512, 4096, pytest.param(16384, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ('num_tokens', 'kind'),
+    [
+        (512, 'plain'),
+        (4096, 'plain'),
+        (4096, 'encrypted'),
+        pytest.param(16384, 'plain', marks=pytest.mark.slow),
+        pytest.param(16384, 'encrypted', marks=pytest.mark.slow),
+    ],
+)
 def test_a_thaw_takes_no_more_than_its_ring_whatever_the_window(
-    tmp_path: Path, num_tokens: int
+    tmp_path: Path, num_tokens: int, kind: str
 ) -> None:
-    """The KV is 4, 32 and 128 MiB; without a ring eight threads would take 24."""
-    with Store.open(StorageSettings(root=tmp_path), writable=True, clock=lambda: 0) as store:
+    """
+    The KV is 4, 32 and 128 MiB; without a ring eight threads would take 24.
+
+    An encrypted payload is decrypted where it lies, so its bound is the same.
+    """
+    with open_store(tmp_path, kind) as store:
         write_window(store, Geometry(spec=SPEC, num_tokens=num_tokens), CodecSettings())
-    bounded = thaw_in_child(tmp_path, num_tokens, RING_MIB)
+    bounded = thaw_in_child(tmp_path, num_tokens, RING_MIB, kind)
 
     assert bounded.stdout == 'complete\n', bounded.stderr
     if num_tokens > 512:
-        unbounded = thaw_in_child(tmp_path, num_tokens, 1024)
+        unbounded = thaw_in_child(tmp_path, num_tokens, 1024, kind)
         assert unbounded.returncode
         assert 'MemoryError' in unbounded.stderr or 'start new thread' in unbounded.stderr
 
