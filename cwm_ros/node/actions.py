@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 import logging
 import math
-from threading import Event
+from threading import BoundedSemaphore, Event
 import time
 from typing import TYPE_CHECKING, TypeVar
 import uuid
@@ -28,14 +28,17 @@ from cwm_interfaces.action import (
     ThawWindow,
     VerifyWindows,
 )
+from cwm_interfaces.msg import Fidelity
 from cwm_ros.answer import Answer, Request, When
 from cwm_ros.errors import (
+    BusyError,
     ConfigError,
     CwmError,
     DeadlineError,
     DeferredPowerError,
     ErrorCode,
     InterruptedOperation,
+    RestoreNotEffectiveError,
 )
 from cwm_ros.freeze import FreezeProgress, NOTHING_FROZEN
 from cwm_ros.node import convert, jobs
@@ -69,6 +72,8 @@ STRATEGIES = {
 }
 MAX_TEXT = 1 << 20
 FEEDBACK_S = 0.05
+MAX_GOALS = 8
+"""Each waits in a thread of the executor."""
 
 
 class Actions:
@@ -87,6 +92,7 @@ class Actions:
     def __init__(self, node: Node, assistant: Assistant) -> None:
         self._assistant = assistant
         self._group = ReentrantCallbackGroup()
+        self._room = BoundedSemaphore(MAX_GOALS)
         self._servers = [
             self._serve(node, kind, name, run, check)
             for kind, name, run, check in (
@@ -114,11 +120,27 @@ class Actions:
             node,
             kind,
             name,
-            execute_callback=run,
+            execute_callback=partial(self._run, kind, run),
             goal_callback=judge,
             cancel_callback=lambda _handle: CancelResponse.ACCEPT,
             callback_group=self._group,
         )
+
+    def _run(
+        self, kind: type, run: Callable[[ServerGoalHandle], object], handle: ServerGoalHandle
+    ) -> object:
+        """Let a goal end with a code whatever happens, and leave threads for the others."""
+        result = kind.Result()  # type: ignore[attr-defined]
+        if not self._room.acquire(blocking=False):
+            error = BusyError(f'{MAX_GOALS} goals wait already', hint='wait, or cancel some')
+            return _abort(handle, result, error)
+        try:
+            return run(handle)
+        except Exception as exc:
+            log.exception('a goal failed')
+            return _finish(handle, result, exc) if handle.is_active else result
+        finally:
+            self._room.release()
 
     def close(self) -> None:
         """Destroy the servers."""
@@ -199,6 +221,7 @@ class Actions:
             result.fidelity = convert.to_fidelity(done.progress.fidelity)
             result.verified = done.restored.verdict is Verdict.PROVEN
             result.warnings = list(done.warnings)
+            error = _fidelity_problem(result.fidelity, goal.accept_fidelity)
         return _finish(handle, result, error)
 
     def _freeze(self, handle: ServerGoalHandle) -> FreezeWindow.Result:
@@ -231,9 +254,7 @@ class Actions:
             chunks_reused=last.chunks_reused,
             duration=convert.to_duration(time.monotonic() - began),
         )
-        info = self._assistant.find_window(goal.window or self._assistant.open_window)
-        if info is not None:
-            result.info = convert.to_window(info, open_window=self._assistant.open_window)
+        result.info = self._assistant.describe(goal.window or self._assistant.open_window)
         if error is None and last.deferred:
             error = DeferredPowerError(f'only turns were saved: {last.deferred}')
         if error is None and not result.complete:
@@ -428,7 +449,22 @@ def _is_prompt(goal: Generate.Goal) -> bool:
 
 
 def _is_thaw(goal: ThawWindow.Goal) -> bool:
-    return goal.strategy in STRATEGIES and _is_name(goal.window)
+    return (
+        goal.strategy in STRATEGIES
+        and goal.accept_fidelity <= Fidelity.PARTIAL
+        and _is_name(goal.window)
+    )
+
+
+def _fidelity_problem(reached: Fidelity, least: int) -> CwmError | None:
+    """Return why a thaw does not count as a success; a lower level is more faithful."""
+    if least == Fidelity.UNKNOWN or reached.level <= least:
+        return None
+    names = {Fidelity.EXACT: 'exact', Fidelity.LOSSY: 'lossy', Fidelity.PARTIAL: 'partial'}
+    return RestoreNotEffectiveError(
+        f'the window is there, its fidelity is {names[reached.level]}, not {names[least]}',
+        hint='thaw all of it, or with strategy RECOMPUTE, or accept less',
+    )
 
 
 def _has_name(goal: FreezeWindow.Goal | VerifyWindows.Goal) -> bool:

@@ -16,6 +16,7 @@ from threading import Event, RLock, Thread
 import time
 from typing import cast, TYPE_CHECKING
 
+from cwm_interfaces.msg import WindowInfo as WindowInfoMsg
 from cwm_ros.config import MIB
 from cwm_ros.errors import (
     BusyError,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from cwm_ros.progress import ThawProgress
     from cwm_ros.schedule import ThawPlan
     from cwm_ros.session import Fidelity
-    from cwm_ros.store import WindowInfo
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +320,7 @@ class Assistant:
 
         """
         core = self._need_active()
-        info = next((w for w in core.shelf.windows if w.name == window), None)
+        info = core.shelf.find(window)
         if info is None:
             raise NotFoundError(f'there is no window {window!r}')
         self.check_power('thaw', Cost(bytes_read=info.bytes), PowerUrgency.USER)
@@ -400,7 +400,7 @@ class Assistant:
                 hint='set codec.kind and configure again',
             )
         copy = window if window and window != core.view.window else ''
-        if copy and not overwrite and self.find_window(copy) is not None:
+        if copy and not overwrite and core.shelf.find(copy) is not None:
             raise ExistsError(
                 f'window {copy!r} exists', hint='set overwrite, or take another name'
             )
@@ -440,12 +440,28 @@ class Assistant:
         """
         storage = self._need_active().shelf.storage
         used = storage.used_bytes if storage else 0
-        self.check_power('optimize', Cost(bytes_read=used), PowerUrgency.BACKGROUND)
+        try:
+            self.check_power('optimize', Cost(bytes_read=used), PowerUrgency.BACKGROUND)
+        except DeferredPowerError as exc:
+            again = partial(self._optimize_unasked, rate)
+            self._defer('optimize', '', str(exc), again, num_bytes=used)
+            raise
         bytes_per_s = float(rate or self.settings.storage.scrub_mib_per_s * MIB)
         run = partial(jobs.optimize_storage, bytes_per_s=bytes_per_s)
         return self.start(
             'optimize', Urgency.UPKEEP, run, on_value=on_value, on_end=on_end, is_single=True
         )
+
+    def _optimize_unasked(self, rate: int) -> None:
+        """Try again what was deferred; what fails is logged."""
+
+        def end(_result: object, error: BaseException | None) -> None:
+            log.info('the deferred optimize has ended: %s', error or 'done')
+
+        try:
+            self.optimize(rate, on_value=lambda _value: None, on_end=end)
+        except CwmError as exc:
+            log.info('the deferred optimize does not run: %s', exc)
 
     def plan(self, window: str, *, prompt: str, strategy: str) -> ThawPlan:
         """
@@ -541,9 +557,9 @@ class Assistant:
     # --- what the store holds -----------------------------------------------------------------
 
     @property
-    def windows(self) -> tuple[WindowInfo, ...]:
+    def shelf(self) -> Shelf:
         """All windows of the profile."""
-        return self._kept.windows if self._kept else self._need_core().shelf.windows
+        return self._kept or self._need_core().shelf
 
     @property
     def open_window(self) -> str:
@@ -560,9 +576,12 @@ class Assistant:
         """Whether the engine has nothing to do."""
         return self.core is None or self.core.is_idle
 
-    def find_window(self, name: str) -> WindowInfo | None:
-        """Return what is known of a window; None when there is none of this name."""
-        return next((info for info in self.windows if info.name == name), None)
+    def describe(self, name: str) -> WindowInfoMsg:
+        """Return the message of a window; an empty one when there is none of this name."""
+        info = self.shelf.find(name)
+        if info is None:
+            return WindowInfoMsg()
+        return convert.to_window(info, self.shelf, open_window=self.open_window)
 
     def progress(self, progress: ThawProgress) -> ThawProgressMsg:
         """Return the message of a thaw's progress."""
@@ -578,7 +597,7 @@ class Assistant:
     def thaw_default(self, why: str) -> None:
         """Thaw the default window if there is one and none is open; what fails is logged."""
         core, name = self._need_core(), self.settings.assistant.window
-        if core.view.window or name not in {info.name for info in core.shelf.windows}:
+        if core.view.window or core.shelf.find(name) is None:
             return
 
         def end(_result: object, error: BaseException | None) -> None:
@@ -589,7 +608,10 @@ class Assistant:
             self.thaw(name, strategy='', stop_at_usable=False, on_end=end)
             log.info('thawing %s: %s', name, why)
         except DeferredPowerError as exc:
-            self._defer('thaw', name, str(exc), partial(self.thaw_default, why))
+            info = core.shelf.find(name)
+            size = info.bytes if info else 0
+            again = partial(self.thaw_default, why)
+            self._defer('thaw', name, str(exc), again, num_bytes=size)
         except CwmError as exc:
             log.warning('%s is not thawed: %s', name, exc)
 
@@ -694,10 +716,22 @@ class Assistant:
             self._retry_soon()
         self._wake()
 
-    def _defer(self, operation: str, window: str, reason: str, retry: Callable[[], None]) -> None:
+    def _defer(
+        self,
+        operation: str,
+        window: str,
+        reason: str,
+        retry: Callable[[], None],
+        *,
+        num_bytes: int,
+    ) -> None:
         retry_s = self.settings.power.retry_s
         item = Deferred(
-            operation=operation, window=window, num_bytes=0, reason=reason, retry_s=retry_s
+            operation=operation,
+            window=window,
+            num_bytes=num_bytes,
+            reason=reason,
+            retry_s=retry_s,
         )
         with self._lock:
             self._deferred[f'{operation} {window}'] = self._clock() + retry_s, item, retry

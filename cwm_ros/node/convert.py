@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cwm_interfaces.msg import IgnitionState
     from cwm_ros import progress as progress_module
     from cwm_ros import session, store
-    from cwm_ros.node.state import Deferred, View
+    from cwm_ros.node.state import Deferred, Shelf, View
     from cwm_ros.power import PolicyChoice
 
 NS = 1_000_000_000
@@ -105,10 +105,15 @@ def thaw_state(view: View) -> int:
     return int(ThawProgressMsg.USABLE if view.progress.is_usable else ThawProgressMsg.LOADING)
 
 
-def to_window(info: store.WindowInfo, *, open_window: str) -> WindowInfo:
-    """Return a message of a window."""
+def to_window(info: store.WindowInfo, shelf: Shelf, *, open_window: str) -> WindowInfo:
+    """Return a message of a window on a shelf."""
+    details = shelf.details_of(info)
     return WindowInfo(
         name=info.name,
+        tags=details.tags,
+        codec=details.codec,
+        provisional_tokens=details.provisional_tokens,
+        created=to_time(details.created_ms),
         turns=info.turns,
         tokens=info.tokens,
         chunks=info.chunks,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cwm_ros.errors import BusyError, CwmError, EngineError
 from cwm_ros.manager import Manager
 from cwm_ros.node import jobs
-from cwm_ros.node.state import look, Phase, Shelf, View
+from cwm_ros.node.state import look, Phase, see_shelf, Shelf, View
 from cwm_ros.node.worker import Job, Urgency, Worker
 from cwm_ros.progress import ThawProgress
 from cwm_ros.review import Review
@@ -275,7 +275,7 @@ class Core:
         return note
 
     def _see_shelf(self, manager: Manager) -> None:
-        shelf = Shelf(windows=tuple(manager.store.windows()), storage=manager.store.storage())
+        shelf = see_shelf(manager.store, self.shelf)
         if shelf != self.shelf:
             self.shelf = shelf
             self._on_change()

@@ -131,13 +131,19 @@ def thaw(
     stop_at_usable: bool,
     on_begin: Callable[[], None],
 ) -> Generator[object, None, Thawed]:
-    """Open a window and bring it back, as far as asked; see `Manager.open_window`."""
+    """
+    Open a window and bring it back, as far as asked; see `Manager.open_window`.
+
+    The thaw of a window that is open goes on.
+    """
     _check_engine(manager)
     if manager.window and manager.window != window:
         yield from _put_away(manager)
-    moving = manager.open_window(window, strategy=strategy)
-    on_begin()
-    manager.warm_up()
+    moving = manager.thaw if manager.window == window else None
+    if moving is None:
+        moving = manager.open_window(window, strategy=strategy)
+        on_begin()
+        manager.warm_up()
     usable_s = 0.0
     while True:
         progress = moving.progress()

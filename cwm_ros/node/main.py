@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 EXIT_HUNG = 70
 EXIT_FAILED = 1
 SIGNALS = {signal.SIGTERM, signal.SIGINT}
-NUM_THREADS = 12
-"""Each goal waits in one; others must be left for services and topics."""
+NUM_THREADS = 16
+"""Each goal waits in one; others are left for transitions, services, topics and the timer."""
 LOOK_S = 0.25
 TELL_HUNG_S = 0.5
 NO_ROS = """\

@@ -153,7 +153,12 @@ class Publishers:
             self._publish_progress(now)
         if before is None or (now.shelf, now.view.window) != (before.shelf, before.view.window):
             self._publish_shelf(now)
-        if before is None or now.power != before.power:
+        power_now = (now.power, now.deferred, now.override_left_s > 0)
+        if before is None or power_now != (
+            before.power,
+            before.deferred,
+            before.override_left_s > 0,
+        ):
             power = convert.to_power(
                 now.power, override_left_s=now.override_left_s, deferred=now.deferred
             )
@@ -204,7 +209,8 @@ class Publishers:
         windows = WindowInfoArray(
             profile=now.profile,
             windows=[
-                convert.to_window(info, open_window=now.view.window) for info in now.shelf.windows
+                convert.to_window(info, now.shelf, open_window=now.view.window)
+                for info in now.shelf.windows
             ],
         )
         windows.header, windows.time_valid = self._header()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
 from cwm_interfaces.msg import PlannedStep
 from cwm_interfaces.srv import (
@@ -25,6 +25,7 @@ from cwm_ros.errors import BusyError, ConfigError, CwmError, NotFoundError
 from cwm_ros.node import convert
 from cwm_ros.plan import Way
 from cwm_ros.power import Policy
+from cwm_ros.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,40 +55,38 @@ class Services:
 
     def __init__(self, node: Node, assistant: Assistant) -> None:
         self._assistant = assistant
-        group = ReentrantCallbackGroup()
+        # Those that wait for the engine do so one at a time, and hold no quick one up.
+        quick, slow = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self._services = [
             node.create_service(kind, name, _guarded(answer), callback_group=group)
-            for kind, name, answer in (
-                (ListWindows, '~/list_windows', self._list),
-                (GetWindow, '~/get_window', self._get),
-                (CloneWindow, '~/clone_window', self._clone),
-                (DeleteWindow, '~/delete_window', self._delete),
-                (PinWindow, '~/pin_window', self._pin),
-                (PlanThaw, '~/plan_thaw', self._plan),
-                (SetProfile, '~/set_profile', self._set_profile),
-                (EraseProfile, '~/erase_profile', self._erase_profile),
-                (SetPowerPolicy, '~/set_power_policy', self._set_power),
+            for kind, name, answer, group in (
+                (ListWindows, '~/list_windows', self._list, quick),
+                (GetWindow, '~/get_window', self._get, quick),
+                (SetPowerPolicy, '~/set_power_policy', self._set_power, quick),
+                (CloneWindow, '~/clone_window', self._clone, slow),
+                (DeleteWindow, '~/delete_window', self._delete, slow),
+                (PinWindow, '~/pin_window', self._pin, slow),
+                (PlanThaw, '~/plan_thaw', self._plan, slow),
+                (SetProfile, '~/set_profile', self._set_profile, slow),
+                (EraseProfile, '~/erase_profile', self._erase_profile, slow),
             )
         ]
 
     def _list(self, _request: ListWindows.Request, response: ListWindows.Response) -> None:
-        name = self._assistant.open_window
+        name, shelf = self._assistant.open_window, self._assistant.shelf
         response.windows = [
-            convert.to_window(info, open_window=name) for info in self._assistant.windows
+            convert.to_window(info, shelf, open_window=name) for info in shelf.windows
         ]
 
     def _get(self, request: GetWindow.Request, response: GetWindow.Response) -> None:
-        info = self._assistant.find_window(request.window)
-        if info is None:
+        if self._assistant.shelf.find(layout.check_name('window', request.window)) is None:
             raise NotFoundError(f'there is no window {request.window!r}')
-        response.info = convert.to_window(info, open_window=self._assistant.open_window)
+        response.info = self._assistant.describe(request.window)
 
     def _clone(self, request: CloneWindow.Request, response: CloneWindow.Response) -> None:
         name, new = request.window, request.new_name
         self._assistant.call('clone', lambda m: m.store.clone_window(name, new))
-        info = self._assistant.find_window(new)
-        if info is not None:
-            response.info = convert.to_window(info, open_window=self._assistant.open_window)
+        response.info = self._assistant.describe(new)
 
     def _delete(self, request: DeleteWindow.Request, _response: DeleteWindow.Response) -> None:
         if request.window and request.window == self._assistant.open_window:

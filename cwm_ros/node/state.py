@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 import time
 from typing import TYPE_CHECKING
 
+from cwm_ros.errors import CwmError
 from cwm_ros.store import Store
 
 if TYPE_CHECKING:
@@ -80,10 +81,70 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """
+    What the manifest of a window says beyond the inventory.
+
+    Parameters
+    ----------
+    tags, codec
+        The user's words about it, and the codec of new chunks.
+    created_ms
+        Wall clock of its first commit [ms since 1970]; 0 when unknown.
+    provisional_tokens
+        Tokens whose KV waits to be computed again.
+
+    """
+
+    tags: tuple[str, ...] = ()
+    codec: str = ''
+    created_ms: int = 0
+    provisional_tokens: int = 0
+
+
+def read_details(store: Store, name: str) -> Details:
+    """Read the manifest of a window; without one, or with a damaged one, nothing is known."""
+    try:
+        manifest = store.window(name).manifest
+    except CwmError:
+        return Details()
+    if manifest is None:
+        return Details()
+    return Details(
+        tags=manifest.tags,
+        codec=manifest.codec,
+        created_ms=manifest.created_ms,
+        provisional_tokens=sum(stop - start for start, stop in manifest.provisional),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shelf:
-    """What the store holds, as the engine's thread last saw it."""
+    """
+    What the store holds, as the engine's thread last saw it.
+
+    Parameters
+    ----------
+    windows
+        The inventory.
+    storage
+        Room and wear; None before the store was opened.
+    details
+        By window and revision.
+
+    """
 
     windows: tuple[WindowInfo, ...] = ()
+    details: dict[tuple[str, int], Details] = field(default_factory=dict)
+
+    def find(self, name: str) -> WindowInfo | None:
+        """Return the line of a window; None when there is none of this name."""
+        return next((info for info in self.windows if info.name == name), None)
+
+    def details_of(self, info: WindowInfo) -> Details:
+        """Return what is known of a window beyond its line."""
+        return self.details.get((info.name, info.revision), Details())
+
     storage: StorageReport | None = None
 
 
@@ -96,7 +157,15 @@ def read_shelf(settings: Settings, profile: str) -> Shelf:
         clock=lambda: time.time_ns() // 1_000_000,
         privacy=settings.privacy,
     ) as store:
-        return Shelf(windows=tuple(store.windows()), storage=store.storage())
+        return see_shelf(store, Shelf())
+
+
+def see_shelf(store: Store, before: Shelf) -> Shelf:
+    """Return what a store holds; manifests are read of windows that changed since."""
+    windows = tuple(store.windows())
+    keys = [(info.name, info.revision) for info in windows]
+    details = {key: before.details.get(key) or read_details(store, key[0]) for key in keys}
+    return Shelf(windows=windows, storage=store.storage(), details=details)
 
 
 def look(manager: Manager, generation: int) -> View:

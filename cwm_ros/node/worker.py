@@ -226,7 +226,6 @@ class Worker(Generic[Owned]):
     def _serve(self, owned: Owned) -> None:
         while (job := self._next(owned)) is not None:
             self._run(job, owned)
-            self._after_step(owned, is_end=True)
 
     def _next(self, owned: Owned) -> Job[Owned] | None:
         """Return the most urgent job, idling until there is one; None when closing."""
@@ -280,6 +279,10 @@ class Worker(Generic[Owned]):
             error = DeadlineError(f'{job.name} did not end in time')
         self._current.remove(job)
         self.running = self._current[-1].name if self._current else ''
+        try:
+            self._after_step(owned, is_end=True)  # first, so that who is told the end sees it
+        except Exception:
+            log.exception('what there is after %s cannot be seen', job.name)
         self._tell_end(job, result, error)
 
     def _run_steps(self, job: Job[Owned], owned: Owned) -> object:
@@ -312,7 +315,6 @@ class Worker(Generic[Owned]):
                     return
                 other = self._take(min(waiting))
             self._run(other, owned)
-            self._after_step(owned, is_end=True)
 
     def _is_overdue(self, job: Job[Owned]) -> bool:
         if job.deadline_s is None or self._clock() < job.deadline_s:

@@ -11,10 +11,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from importlib.util import find_spec
 from itertools import count
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+LONG_TOKENS = 3000
 MISSING = [name for name in ('rclpy', 'cwm_interfaces') if find_spec(name) is None]
 if 'cwm_interfaces' not in MISSING and find_spec('cwm_interfaces.msg') is None:
     MISSING.append('cwm_interfaces (built)')  # the folder of that name is not the package
@@ -56,6 +58,35 @@ def start_node(tmp_path: Path, engine_cache: Path) -> Iterator[StartNode]:
             return ending.enter_context(node)
 
         yield start
+
+
+@pytest.fixture(scope='session')
+def long_store(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Path:
+    """Return the folder of a store whose window 'assistant' has some thousand tokens."""
+    from cwm_ros.bench.dialogues import demo_dialogue
+    from cwm_ros.config import EngineSettings, Settings, StorageSettings
+    from cwm_ros.manager import Manager
+
+    root = tmp_path_factory.mktemp('long') / 'store'
+    settings = Settings(
+        storage=StorageSettings(root=root, free_floor_mib=0),
+        engine=EngineSettings(threads=1, cache_dir=str(engine_cache)),
+    )
+    system, *turns = demo_dialogue(LONG_TOKENS).turns
+    with Manager(settings) as manager:
+        manager.create('assistant', system.text)
+        manager.add_turns(turns)
+        for _ in manager.idle():
+            pass
+        for _ in manager.freeze():
+            pass
+    return root
+
+
+@pytest.fixture
+def long_window(long_store: Path, tmp_path: Path) -> None:
+    """Give the test's node a store of its own with a long window."""
+    shutil.copytree(long_store, tmp_path / 'store')
 
 
 @pytest.fixture

@@ -235,6 +235,10 @@ class Client:
             time.sleep(0.02)
         publisher.publish(message)
 
+    def publish_bytes(self, topic: str, data: bytes) -> None:
+        """Publish what no well-behaved node would: a message in its serialised form."""
+        self._publishers[topic].publish(data)
+
     def prompt(self, text: str) -> None:
         self.publish(String, 'prompt', String(data=text))
 
