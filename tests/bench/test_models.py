@@ -65,6 +65,7 @@ def test_a_folder_is_sized_without_reading_its_weights(tmp_path: Path) -> None:
         report_models(['phi-3-small-8k'], BOARD, SETTINGS, 16384)
 
 
+@pytest.mark.slow
 def test_what_is_not_given_is_measured(tmp_path: Path) -> None:
     settings = replace(SETTINGS, storage=replace(SETTINGS.storage, root=tmp_path / 'store'))
     board, source = find_board(settings, Given(memory_gib=8), is_drive_measured=True)

@@ -77,6 +77,7 @@ def test_the_exact_window_agrees_with_itself(examiner: Examiner) -> None:
     assert short.listen([*short.usable, *short.others]).agreement > 0.9
 
 
+@pytest.mark.slow
 def test_a_bench_is_measured_and_drawn(tmp_path: Path) -> None:
     bench = QualityBench(
         contexts=(1792,), dialogues=1, questions=2, codecs=('int8', 'fp16'), settings=Settings()

@@ -28,7 +28,6 @@ from tests.store import makers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-KILLS = 40
 IS_ROOT = os.geteuid() == 0
 NOBODY = 65534
 
@@ -107,15 +106,18 @@ def check_after_kill(root: Path, durable: dict[str, dict[str, int]]) -> None:
                 assert revision >= counts['W']
 
 
-def test_a_killed_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    chance = random.Random(1)
+@pytest.mark.parametrize('num_kills', [12, pytest.param(80, marks=pytest.mark.slow)])
+def test_a_killed_writer_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, num_kills: int
+) -> None:
+    chance = random.Random(num_kills)
     for store in open_store(tmp_path):
         makers.commit(store, 'pinned', payload_bytes=3000)
         store.set_pinned('pinned', is_pinned=True)
     durable: dict[str, dict[str, int]] = {}
     kill = num_useful = 0
-    while num_useful < KILLS:
-        assert kill < 10 * KILLS
+    while num_useful < num_kills:
+        assert kill < 10 * num_kills
         pid, reader = fork(lambda pipe, seed=kill: grow(tmp_path, pipe, seed))  # type: ignore[misc]
         if chance.random() < 0.8:
             select.select([reader], [], [], 10)  # the first commit is done
