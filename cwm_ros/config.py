@@ -40,7 +40,8 @@ LOSSLESS_CODEC = 'raw'
 COMPRESSIONS = ('none', 'lz4')
 STRATEGIES = ('auto', 'load', 'recompute')
 ENGINES = ('onnxruntime', 'tensorrt')
-PRECISIONS = ('fp32', 'fp16', 'int8')
+PRECISIONS = ('auto', 'fp32', 'fp16', 'int8', 'int4')
+GPU_PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
 HOST_MEMORY = ('auto', 'copied', 'mapped')
 MAX_GPU_SLICE = 2048
 DEFAULT_SYSTEM_PROMPT = (
@@ -224,7 +225,9 @@ class EngineSettings:
         Where graphs and engines built from checkpoints are kept; empty means the user's cache
         folder.
     precision
-        Of 'tensorrt': 'fp16', 'fp32', or 'int8' (weights, from TensorRT 10 on).
+        Of weights: 'fp32', 'fp16', 'int8', 'int4' ('onnxruntime' only), or 'auto', which is fp32
+        of 'onnxruntime' and fp16 of 'tensorrt'. 'onnxruntime' computes in float32 in any case
+        and keeps its cache so; 'int8' of 'tensorrt' needs TensorRT 10.
     cpu_fallback
         Whether 'onnxruntime' takes over, aloud, where 'tensorrt' cannot run.
     host_memory
@@ -243,7 +246,7 @@ class EngineSettings:
     context_tokens: int = 0
     cache_dir: str = ''
     watchdog: float = 5.0
-    precision: str = 'fp16'
+    precision: str = 'auto'
     cpu_fallback: bool = False
     host_memory: str = 'auto'
     stream_priority: int = -1
@@ -254,12 +257,30 @@ class EngineSettings:
         check_choice('engine.host_memory', self.host_memory, HOST_MEMORY)
         check_range('engine.stream_priority', self.stream_priority, -5, 0)
         if self.kind == 'tensorrt':
+            check_choice('engine.precision of tensorrt', self.precision, GPU_PRECISIONS)
+            if self.cpu_fallback and self.precision == 'int8':
+                raise ConfigError(
+                    'engine.cpu_fallback goes with precision fp16 or fp32, not int8',
+                    hint='int8 weights of the two runtimes differ, and so would their windows',
+                )
             check_range('engine.prefill_slice', self.prefill_slice, 1, MAX_GPU_SLICE)
         check_choice('engine.formulation', self.formulation, FORMULATIONS)
         check_range('engine.threads', self.threads, 0, 1024)
         check_range('engine.prefill_slice', self.prefill_slice, 1, 1 << 14)
         check_range('engine.context_tokens', self.context_tokens, 0, 1 << 20)
         check_range('engine.watchdog', self.watchdog, 0, 3600)
+
+    @property
+    def gpu_precision(self) -> str:
+        """Return what ``precision`` means to 'tensorrt'."""
+        return 'fp16' if self.precision == 'auto' else self.precision
+
+    @property
+    def weights(self) -> str:
+        """Return the kind of weights, as `cwm_ros.model.Checkpoint` takes it."""
+        if self.kind == 'tensorrt':
+            return 'int8-columns' if self.precision == 'int8' else self.gpu_precision
+        return 'fp32' if self.precision == 'auto' else self.precision
 
     @property
     def cache_path(self) -> Path:

@@ -154,7 +154,7 @@ def build_engine(
     recipe = Recipe(
         model=checkpoint.identity.model.hex(),
         name=checkpoint.identity.name,
-        precision=settings.precision,
+        precision=settings.gpu_precision,
         context_tokens=capacity,
         slice_tokens=settings.prefill_slice,
         group_layers=group_layers,
@@ -163,7 +163,7 @@ def build_engine(
     )
     machine = this_machine(device, dialect)
     device.close()
-    target = engine_folder(settings.cache_path, checkpoint.identity, settings.precision)
+    target = engine_folder(settings.cache_path, checkpoint.identity, settings.gpu_precision)
     staging = target.with_name(f'{target.name}.building')
     staging.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f'{target.name}.lock').open('w') as lock:

@@ -17,6 +17,8 @@ from cwm_ros.model import build_graph, Checkpoint, find_model, FirstLayer, read_
 from cwm_ros.rates import RateBook
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cwm_ros.config import Settings
 
 
@@ -43,6 +45,13 @@ class LoadedModel:
     """
     Opens what the settings name.
 
+    Parameters
+    ----------
+    settings
+        Name the model and the engine.
+    on_conversion
+        Called with the part that is done, 0 to 1, where the model is converted first.
+
     Attributes
     ----------
     checkpoint, engine, first_layer
@@ -61,24 +70,30 @@ class LoadedModel:
 
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, on_conversion: Callable[[float], None] = lambda _: None
+    ) -> None:
         cache = settings.engine.cache_path
         self.kernels = KernelLoader(cache / 'kernels')
-        self.checkpoint = Checkpoint(find_model(settings.engine.model), cache)
+        self.checkpoint = Checkpoint.configured(settings.engine)
         check_footprint(settings, self.checkpoint.kv_spec)
         kept = rate_file(settings, self.checkpoint.identity.model)
         self.rates = RateBook(kept, shared_cores=os.cpu_count() or 1)
         with ExitStack() as opening:
             self.engine = opening.enter_context(
                 open_engine(
-                    lambda formulation: build_graph(self.checkpoint, formulation, cache),
+                    lambda form: build_graph(self.checkpoint, form, cache, on_conversion),
                     self.checkpoint.kv_spec,
                     self.checkpoint.identity,
                     settings.engine,
                 )
             )
             self.first_layer = opening.enter_context(
-                FirstLayer(self.checkpoint.folder, self.checkpoint.spec)
+                FirstLayer(
+                    self.checkpoint.folder,
+                    self.checkpoint.spec,
+                    is_coded=self.checkpoint.is_embedding_coded,
+                )
             )
             self._open = opening.pop_all()
 

@@ -121,9 +121,11 @@ class Manager:
         before.close()
         self.store, self.profile = store, profile
 
-    def load_engine(self) -> None:
+    def load_engine(self, on_conversion: Callable[[float], None] = lambda _: None) -> None:
         """
         Load the model; for a manager that was made with ``defer_engine``.
+
+        ``on_conversion`` hears how far a model is that has to be converted first, 0 to 1.
 
         Raises
         ------
@@ -132,7 +134,7 @@ class Manager:
 
         """
         if self._model is None:
-            self._model = LoadedModel(self.settings)
+            self._model = LoadedModel(self.settings, on_conversion)
 
     @property
     def has_engine(self) -> bool:

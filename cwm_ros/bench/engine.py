@@ -3,17 +3,17 @@
 """
 How fast the engine is at the end of a long context, beside llama.cpp with the same weights.
 
-All engines take turns within a round, so that a busy minute slows each of them. Run it with
-``python -m cwm_ros.bench.engine``; llama.cpp joins when ``pip install 'cwm_ros[peers]'`` was.
+The weights are the model's, or random ones of a published geometry, in one or more kinds.
+
+All engines take turns within a round, so that a busy minute slows each of them; llama.cpp joins
+when ``pip install 'cwm_ros[peers]'`` was.
 """
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from contextlib import closing, ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-import json
 import os
 from pathlib import Path
 from statistics import median
@@ -24,13 +24,14 @@ from typing import Protocol, TYPE_CHECKING
 import numpy as np
 
 from cwm_ros.bench.peer_llamacpp import LlamaCpp, write_gguf
-from cwm_ros.config import EngineSettings
+from cwm_ros.bench.random_checkpoint import write_random_checkpoint
 from cwm_ros.engine import LogitRows, open_engine
-from cwm_ros.model import build_graph, Checkpoint, find_model
+from cwm_ros.model import build_graph, Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cwm_ros.config import EngineSettings
     from cwm_ros.engine import Engine
     from cwm_ros.kv import TokenArray
 
@@ -46,8 +47,8 @@ class Row:
 
     Parameters
     ----------
-    engine
-        'scatter', 'delta' or 'llama.cpp'.
+    engine, weights
+        'scatter', 'delta' or 'llama.cpp', and the kind of its weights.
     context_tokens, threads
         At the end of how long a context, and with how many threads.
     prefill_all, prefill_last, decode
@@ -58,6 +59,7 @@ class Row:
     """
 
     engine: str
+    weights: str
     context_tokens: int
     threads: int
     prefill_all: float
@@ -90,41 +92,72 @@ class _Ours:
         self._position = position
 
 
-def bench_engine(
-    settings: EngineSettings, *, context_tokens: int = 4096, rounds: int = 7
-) -> list[Row]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineBench:
     """
-    Measure both formulations, and llama.cpp when it is installed.
+    What to measure.
 
     Parameters
     ----------
     settings
-        Model and threads; its formulation and slice are not used.
+        Model and threads; its formulation, precision and slice are not used.
     context_tokens
         Length of the context at whose end the rates are measured.
     rounds
         How often each engine takes its turn.
+    geometry
+        A model of the table of published ones: random weights of its sizes instead of the
+        settings' model; empty for none.
+    weights
+        Kinds of weights, 'fp32', 'fp16', 'int8' or 'int4'.
+    formulations
+        Of our graphs.
 
     """
-    threads = settings.threads or os.cpu_count() or 1
-    settings = replace(settings, threads=threads, prefill_slice=SLICE_TOKENS, context_tokens=0)
-    checkpoint = Checkpoint(find_model(settings.model), settings.cache_path)
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, checkpoint.spec.vocab_size, context_tokens).astype(np.int32)
+
+    settings: EngineSettings
+    context_tokens: int = 4096
+    rounds: int = 7
+    geometry: str = ''
+    weights: Sequence[str] = ('fp32',)
+    formulations: Sequence[str] = ('scatter', 'delta')
+
+
+def bench_engine(bench: EngineBench) -> list[Row]:
+    """Measure the formulations, and llama.cpp when it is installed, with each kind of weights."""
+    threads = bench.settings.threads or os.cpu_count() or 1
+    settings = replace(
+        bench.settings, threads=threads, prefill_slice=SLICE_TOKENS, context_tokens=0
+    )
     with ExitStack() as opened:
-        contenders = _open_all(opened, checkpoint, settings, context_tokens)
-        times: dict[str, list[tuple[float, ...]]] = {name: [] for name in contenders}
-        for _ in range(rounds):
-            for name, contender in contenders.items():
-                times[name].append(_take_turn(contender, tokens))
-    return [_row(name, times, context_tokens, threads) for name in times]
+        if bench.geometry:
+            folder = Path(opened.enter_context(TemporaryDirectory(prefix='cwm-bench-')))
+            made = write_random_checkpoint(bench.geometry, bench.context_tokens, folder / 'model')
+            settings = replace(settings, model=str(made), cache_dir=str(folder / 'graphs'))
+        contenders: dict[tuple[str, str], _Contender] = {}
+        for kind in bench.weights:
+            own = replace(settings, precision=kind)
+            contenders |= _open_all(opened, own, bench.context_tokens, bench.formulations)
+        spec = Checkpoint.configured(settings).spec
+        rng = np.random.default_rng(0)
+        tokens = rng.integers(0, spec.vocab_size, bench.context_tokens).astype(np.int32)
+        times: dict[tuple[str, str], list[tuple[float, ...]]] = {key: [] for key in contenders}
+        for _ in range(bench.rounds):
+            for key, contender in contenders.items():
+                times[key].append(_take_turn(contender, tokens))
+    return [_row(key, times, bench.context_tokens, threads) for key in times]
 
 
 def _open_all(
-    opened: ExitStack, checkpoint: Checkpoint, settings: EngineSettings, context_tokens: int
-) -> dict[str, _Contender]:
-    contenders: dict[str, _Contender] = {}
-    for name in ('scatter', 'delta'):
+    opened: ExitStack,
+    settings: EngineSettings,
+    context_tokens: int,
+    formulations: Sequence[str],
+) -> dict[tuple[str, str], _Contender]:
+    checkpoint = Checkpoint.configured(settings)
+    kind = checkpoint.weights
+    contenders: dict[tuple[str, str], _Contender] = {}
+    for name in formulations:
         engine = opened.enter_context(
             open_engine(
                 lambda formulation: build_graph(checkpoint, formulation, settings.cache_path),
@@ -133,12 +166,12 @@ def _open_all(
                 replace(settings, formulation=name),
             )
         )
-        contenders[name] = _Ours(engine)
+        contenders[name, kind] = _Ours(engine)
     if find_spec('llama_cpp') and find_spec('gguf'):
         folder = Path(opened.enter_context(TemporaryDirectory(prefix='cwm-bench-')))
         write_gguf(checkpoint, folder / 'model.gguf')
         peer = LlamaCpp(folder / 'model.gguf', context_tokens, settings.threads)
-        contenders[PEER] = opened.enter_context(closing(peer))
+        contenders[PEER, kind] = opened.enter_context(closing(peer))
     return contenders
 
 
@@ -161,16 +194,21 @@ def _take_turn(contender: _Contender, tokens: TokenArray) -> tuple[float, float,
 
 
 def _row(
-    name: str, times: dict[str, list[tuple[float, ...]]], context_tokens: int, threads: int
+    key: tuple[str, str],
+    times: dict[tuple[str, str], list[tuple[float, ...]]],
+    context_tokens: int,
+    threads: int,
 ) -> Row:
+    engine, weights = key
     work = (context_tokens - SLICE_TOKENS, SLICE_TOKENS, 1)
-    rates = [work[i] / median(turn[i] for turn in times[name]) for i in range(3)]
+    rates = [work[i] / median(turn[i] for turn in times[key]) for i in range(3)]
     ratios = [0.0, 0.0, 0.0]
-    if PEER in times:
-        pairs = list(zip(times[PEER], times[name], strict=True))
+    if (PEER, weights) in times:
+        pairs = list(zip(times[PEER, weights], times[key], strict=True))
         ratios = [median(peer[i] / ours[i] for peer, ours in pairs) for i in range(3)]
     return Row(
-        engine=name,
+        engine=engine,
+        weights=weights,
         context_tokens=context_tokens,
         threads=threads,
         prefill_all=rates[0],
@@ -185,7 +223,7 @@ def _row(
 def format_rows(rows: Sequence[Row]) -> str:
     """Return the rows as a table for people."""
     where = f'{rows[0].context_tokens} tokens, {rows[0].threads} threads'
-    columns = f'{"engine":<10} {"prefill":>14} {"last 256":>14} {"decode":>14}'
+    columns = f'{"engine":<10} {"weights":<7} {"prefill":>15} {"last 256":>15} {"decode":>15}'
     lines = [f'{columns}   tokens/s (x {PEER}), {where}']
     for row in rows:
         cells = (
@@ -193,30 +231,6 @@ def format_rows(rows: Sequence[Row]) -> str:
             (row.prefill_last, row.prefill_last_ratio),
             (row.decode, row.decode_ratio),
         )
-        shown = ' '.join(f'{rate:>7.0f} ({ratio:>4.2f})' for rate, ratio in cells)
-        lines.append(f'{row.engine:<10} {shown}')
+        shown = ' '.join(f'{rate:>8.1f} ({ratio:>4.2f})' for rate, ratio in cells)
+        lines.append(f'{row.engine:<10} {row.weights:<7} {shown}')
     return '\n'.join(lines)
-
-
-def main() -> None:
-    """Run the bench from the command line."""
-    parser = ArgumentParser(description='Rates of the engine, beside llama.cpp.')
-    parser.add_argument('--model', default='reference')
-    parser.add_argument('--threads', type=int, default=0)
-    parser.add_argument('--tokens', type=int, default=4096)
-    parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--json', action='store_true', help='one JSON object a line')
-    options = parser.parse_args()
-    rows = bench_engine(
-        EngineSettings(model=options.model, threads=options.threads),
-        context_tokens=options.tokens,
-        rounds=options.rounds,
-    )
-    if options.json:
-        print('\n'.join(json.dumps(asdict(row)) for row in rows))
-    else:
-        print(format_rows(rows))
-
-
-if __name__ == '__main__':
-    main()

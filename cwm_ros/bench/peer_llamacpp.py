@@ -36,9 +36,15 @@ GGUF_NAMES = {
 GGML_TYPE_F32 = 0
 
 
+GGUF_TYPES = {'fp32': 'F32', 'fp16': 'F16', 'int8': 'Q8_0', 'int4': 'Q4_0'}
+"""Blocks of 32 with a float16 scale, in 8 and 4 bits, are what is nearest to ours."""
+
+
 def write_gguf(checkpoint: Checkpoint, path: Path) -> None:
     """
-    Write a checkpoint as GGUF with float32 weights and no vocabulary: token ids go in.
+    Write a checkpoint as GGUF without a vocabulary: token ids go in.
+
+    Weights are of the checkpoint's kind; beside 4 bits the vocabulary has 8, as with ours.
 
     Raises
     ------
@@ -65,14 +71,24 @@ def write_gguf(checkpoint: Checkpoint, path: Path) -> None:
     writer.add_layer_norm_rms_eps(spec.norm_eps)
     writer.add_vocab_size(spec.vocab_size)
     writer.add_tokenizer_model('no_vocab')
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     with Weights(checkpoint.folder, spec.tensor_shapes()) as weights:
-        for name in spec.tensor_shapes():
-            writer.add_tensor(_gguf_name(name), _interleaved(spec, name, weights.get(name)))
+        for name, shape in spec.tensor_shapes().items():
+            tensor = _interleaved(spec, name, weights.get(name))
+            kind = _gguf_type(name, shape, checkpoint.weights)
+            number = gguf.GGMLQuantizationType[kind]
+            coded = gguf.quants.quantize(tensor, number)
+            writer.add_tensor(_gguf_name(name), coded, raw_dtype=number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _gguf_type(name: str, shape: tuple[int, ...], weights: str) -> str:
+    if len(shape) == 1:
+        return GGUF_TYPES['fp32']
+    is_vocabulary = '.layers.' not in name
+    return GGUF_TYPES['int8' if is_vocabulary and weights == 'int4' else weights]
 
 
 def _gguf_name(name: str) -> str:
@@ -94,7 +110,7 @@ def _interleaved(spec: ModelSpec, name: str, tensor: FloatArray) -> FloatArray:
 
 class LlamaCpp:
     """
-    A llama.cpp context with float32 weights and cache.
+    A llama.cpp context with a float32 cache.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ from cwm_ros.codec import codec_named, decode_chunk, encode_chunk, Scratch
 from cwm_ros.engine import LogitRows, open_engine
 from cwm_ros.errors import ConfigError
 from cwm_ros.kv import Role, Turn
-from cwm_ros.model import build_graph, Checkpoint, find_model
+from cwm_ros.model import build_graph, Checkpoint
 from cwm_ros.plan import usable_bounds
 from cwm_ros.relevance import relevance
 
@@ -95,7 +95,7 @@ class Examiner:
     def open(cls, settings: Settings) -> Self:
         """Open the configured model."""
         cache = settings.engine.cache_path
-        checkpoint = Checkpoint(find_model(settings.engine.model), cache)
+        checkpoint = Checkpoint.configured(settings.engine)
         engine = open_engine(
             lambda formulation: build_graph(checkpoint, formulation, cache),
             checkpoint.kv_spec,

@@ -23,7 +23,7 @@ from cwm_ros.codec import codec_named, decode_chunk, encode_chunk, Scratch
 from cwm_ros.engine import LogitRows, open_engine
 from cwm_ros.errors import ConfigError
 from cwm_ros.kv import Role, Turn
-from cwm_ros.model import build_graph, Checkpoint, find_model
+from cwm_ros.model import build_graph, Checkpoint
 from cwm_ros.plan import order_chunks
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def measure_recall(
 
     """
     cache = settings.engine.cache_path
-    checkpoint = Checkpoint(find_model(settings.engine.model), cache)
+    checkpoint = Checkpoint.configured(settings.engine)
     if task.context + 2 * MAX_ANSWER_TOKENS > checkpoint.kv_spec.max_tokens:
         raise ConfigError(
             f'context {task.context} leaves no room for questions',

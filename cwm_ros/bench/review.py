@@ -16,7 +16,7 @@ from cwm_ros.abstention import Abstentions
 from cwm_ros.bench.dialogues import make_dialogue
 from cwm_ros.engine import LogitRows, open_engine
 from cwm_ros.kv import Role, Turn
-from cwm_ros.model import build_graph, Checkpoint, find_model
+from cwm_ros.model import build_graph, Checkpoint
 from cwm_ros.plan import usable_bounds
 from cwm_ros.review import Review, Reviewer, ReviewVerdict, Spoken
 from cwm_ros.session import Session
@@ -98,7 +98,7 @@ def measure_reviews(
 
     """
     cache = settings.engine.cache_path
-    model = Checkpoint(find_model(settings.engine.model), cache)
+    model = Checkpoint.configured(settings.engine)
     counts = dict.fromkeys(('wrong', 'flagged', 'corrected', 'right', 'false_alarms'), 0)
     with open_engine(
         lambda formulation: build_graph(model, formulation, cache),

@@ -33,7 +33,7 @@ from cwm_ros.bench.thaw_synthetic import (
 )
 from cwm_ros.codec import KernelLoader
 from cwm_ros.config import Settings
-from cwm_ros.model import Checkpoint, find_model
+from cwm_ros.model import Checkpoint
 from cwm_ros.store import Store
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ThawBench:
 def case_names(settings: Settings) -> list[str]:
     """Return the cases there are for the model of the settings."""
     engine = settings.engine
-    trained = Checkpoint(find_model(engine.model), engine.cache_path).kv_spec.max_tokens
+    trained = Checkpoint.configured(engine).kv_spec.max_tokens
     lengths = reference_lengths(engine.context_tokens or trained)
     return [SYNTHETIC, SYNTHETIC_SINGLE, *(f'{REFERENCE}{length}' for length in lengths)]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cwm_ros.config import CODECS
+from cwm_ros.config import CODECS, FORMULATIONS, PRECISIONS
 from cwm_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,17 +81,43 @@ def freeze_command(
 @click.option('--rounds', type=click.IntRange(1), default=7, show_default=True)
 @click.option('--tokens', type=click.IntRange(512), default=4096, show_default=True)
 @click.option('--threads', type=click.IntRange(0), help='0 means all cores.')
+@click.option('--geometry', default='', help='Random weights of a published size.')
+@click.option(
+    '--weights', type=click.Choice(PRECISIONS[1:]), multiple=True, default=('fp32',),
+    show_default=True, help='May be repeated.',
+)  # fmt: skip
+@click.option(
+    '--formulation', 'formulations', type=click.Choice(FORMULATIONS[1:]), multiple=True,
+    default=FORMULATIONS[1:], show_default=True, help='May be repeated.',
+)  # fmt: skip
 @click.pass_obj
-def engine_command(options: Options, *, rounds: int, tokens: int, threads: int | None) -> None:
+def engine_command(
+    options: Options,
+    *,
+    rounds: int,
+    tokens: int,
+    threads: int | None,
+    geometry: str,
+    weights: tuple[str, ...],
+    formulations: tuple[str, ...],
+) -> None:
     """Time prefill and decode of each formulation, beside llama.cpp when it is installed."""
-    from cwm_ros.bench.engine import bench_engine, format_rows
+    from cwm_ros.bench.engine import bench_engine, EngineBench, format_rows
     from cwm_ros.bench.tables import describe_machine
 
     settings = options.settings.engine
     if threads is not None:
         settings = replace(settings, threads=threads)
     machine = describe_machine(Path())
-    rows = bench_engine(settings, context_tokens=tokens, rounds=rounds)
+    bench = EngineBench(
+        settings=settings,
+        context_tokens=tokens,
+        rounds=rounds,
+        geometry=geometry,
+        weights=weights,
+        formulations=formulations,
+    )
+    rows = bench_engine(bench)
     values = {'machine': machine, 'rows': [asdict(row) for row in rows]}
     options.show(values, format_rows(rows))
 

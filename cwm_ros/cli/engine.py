@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -32,10 +32,10 @@ def build_command(options: Options, *, group_layers: int, level: int) -> None:
     longer for fast code.
     """
     from cwm_ros.engine_build import build_engine
-    from cwm_ros.model import Checkpoint, find_model
+    from cwm_ros.model import Checkpoint
 
-    settings = options.settings.engine
-    checkpoint = Checkpoint(find_model(settings.model), settings.cache_path)
+    settings = replace(options.settings.engine, kind='tensorrt')
+    checkpoint = Checkpoint.configured(settings)
     last = None
     for last in build_engine(checkpoint, settings, group_layers=group_layers, level=level):
         note = ' (from an earlier build)' if last.is_reused else ''
@@ -52,11 +52,11 @@ def check_command(options: Options) -> None:
     from cwm_ros.engine.gpu_open import check_engine, this_machine
     from cwm_ros.engine.plans import BUILD_HINT, engine_folder
     from cwm_ros.engine.trt import Dialect, import_tensorrt
-    from cwm_ros.model import Checkpoint, find_model
+    from cwm_ros.model import Checkpoint
 
-    settings = options.settings.engine
-    checkpoint = Checkpoint(find_model(settings.model), settings.cache_path)
-    folder = engine_folder(settings.cache_path, checkpoint.identity, settings.precision)
+    settings = replace(options.settings.engine, kind='tensorrt')
+    checkpoint = Checkpoint.configured(settings)
+    folder = engine_folder(settings.cache_path, checkpoint.identity, settings.gpu_precision)
     machine = this_machine(Device(), Dialect(import_tensorrt()))
     sidecar, problems = check_engine(
         checkpoint.kv_spec, checkpoint.identity, settings, machine, folder

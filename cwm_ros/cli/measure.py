@@ -184,6 +184,22 @@ def recall_command(
     options.show(report.as_json(), report.as_text())
 
 
+@eval_command.command('perplexity')
+@click.option('--context', type=click.IntRange(512), default=2048, show_default=True)
+@click.option('--dialogues', type=click.IntRange(1), default=20, show_default=True)
+@click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
+@click.pass_obj
+def perplexity_command(options: Options, *, context: int, dialogues: int, seed: int) -> None:
+    """Say how well held-out dialogues of CONTEXT tokens are foretold."""
+    from cwm_ros.bench.perplexity import measure_perplexity
+
+    with show_bar('reading', dialogues) as update:
+        found = measure_perplexity(
+            options.settings, context=context, dialogues=dialogues, seed=seed, on_dialogue=update
+        )
+    options.show({**asdict(found), 'perplexity': found.perplexity}, found.as_text())
+
+
 @eval_command.command('reentry')
 @click.option('--context', type=click.IntRange(512), default=3072, show_default=True)
 @click.option('--dialogues', type=click.IntRange(1), default=10, show_default=True)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, ExitStack
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,17 +18,24 @@ BAR_CELLS = 30
 
 
 @contextmanager
-def show_bar(label: str, total: int) -> Iterator[Callable[[float], None]]:
-    """Show a progress bar on stderr while the body runs, if that is a terminal."""
+def show_bar(label: str, total: float) -> Iterator[Callable[[float], None]]:
+    """Show a progress bar on stderr from the first call on, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda done: progress.update(task, completed=done)
+    with ExitStack() as shown:
+        bar = Progress(console=Console(stderr=True), transient=True)
+        task = bar.add_task(label, total=total)
+
+        def update(done: float) -> None:
+            if not bar.live.is_started:
+                shown.enter_context(bar)
+            bar.update(task, completed=done)
+
+        yield update
 
 
 def thaw_line(progress: ThawProgress) -> str:

@@ -11,7 +11,7 @@ import click
 from cwm_ros.cli.picture import table
 from cwm_ros.cli.windows import open_store
 from cwm_ros.config import STRATEGIES
-from cwm_ros.model import Checkpoint, find_model
+from cwm_ros.model import Checkpoint
 from cwm_ros.plan import Way
 from cwm_ros.preview import known_rates, preview_thaw
 
@@ -37,7 +37,7 @@ def plan_command(
 ) -> None:
     """Say in which order WINDOW would come back, from where, how long it takes, and why."""
     settings = options.settings
-    checkpoint = Checkpoint(find_model(settings.engine.model), settings.engine.cache_path)
+    checkpoint = Checkpoint.configured(settings.engine)
     with open_store(options, writable=False) as store:
         plan = preview_thaw(
             store,

@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 WHENS = [when.value for when in When]
 
 
+@contextmanager
+def open_manager(options: Options) -> Iterator[Manager]:
+    """Open store and model; a model's first start shows how far its conversion is."""
+    with Manager(options.settings, profile=options.profile, defer_engine=True) as manager:
+        with show_bar('converting the model', 1.0) as update:
+            manager.load_engine(update)
+        yield manager
+
+
 def open_or_create(manager: Manager, window: str) -> None:
     """Open a window, or begin one of this name."""
     if manager.store.has_window(window):
@@ -71,7 +80,7 @@ def say_command(
         temperature=temperature,
         seed=seed,
     )
-    with Manager(options.settings, profile=options.profile) as manager:
+    with open_manager(options) as manager:
         open_or_create(manager, window)
         manager.add_tags(tags)
         entry = manager.enter(context) if context else None
@@ -163,7 +172,7 @@ def ingest_command(options: Options, *, file: Path, window: str, tags: tuple[str
     the user. When it fails, the error says how many turns are stored.
     """
     turns = read_conversation(file)
-    with Manager(options.settings, profile=options.profile) as manager:
+    with open_manager(options) as manager:
         open_or_create(manager, window)
         manager.add_tags(tags)
         with telling_what_stayed(manager, len(turns)):
@@ -190,7 +199,7 @@ def ingest_command(options: Options, *, file: Path, window: str, tags: tuple[str
 @click.pass_obj
 def chat_command(options: Options, *, window: str) -> None:
     """Talk; /freeze, /thaw, /status and /quit are commands, and quitting freezes."""
-    with Manager(options.settings, profile=options.profile) as manager:
+    with open_manager(options) as manager:
         open_or_create(manager, window)
         _catch_up(manager)
         manager.warm_up()

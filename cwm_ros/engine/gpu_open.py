@@ -85,7 +85,7 @@ def open_gpu_engine(spec: KVSpec, identity: ModelIdentity, settings: EngineSetti
     """
     device = Device()
     dialect = Dialect(import_tensorrt())
-    folder = engine_folder(settings.cache_path, identity, settings.precision)
+    folder = engine_folder(settings.cache_path, identity, settings.gpu_precision)
     sidecar, problems = check_engine(
         spec, identity, settings, this_machine(device, dialect), folder
     )
@@ -116,7 +116,7 @@ def open_gpu_engine(spec: KVSpec, identity: ModelIdentity, settings: EngineSetti
             identity=identity,
             capacity=capacity_of(spec, identity, settings),
             slice_tokens=settings.prefill_slice,
-            is_half=settings.precision != 'fp32',
+            is_half=settings.gpu_precision != 'fp32',
             is_mapped=is_mapped,
             priority=settings.stream_priority,
         )

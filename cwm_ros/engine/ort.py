@@ -166,6 +166,10 @@ def _session_options(settings: EngineSettings) -> onnxruntime.SessionOptions:
     # positions: 815/s alone (900 with endless spinning, 570 without any), 600/s beside a busy
     # neighbor (370, 480), and a quarter of the processor time when steps are paced.
     options.add_session_config_entry('session.force_spinning_stop', '1')
+    # Products with coded weights take activations in 8 bits, a scale for 32 of them, as llama.cpp
+    # does. One row of 896 by 896 x 9728 in int8: 0.19 ms, in float32 products 36 ms, and with
+    # float32 weights 0.56 ms. The results differ by 0.5 % of the largest.
+    options.add_session_config_entry('session.qdq_matmulnbits_accuracy_level', '4')
     return options
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SIDECAR_FILE = 'engine.json'
 SIDECAR_VERSION = 1
-PARTS_VERSION = 1
+PARTS_VERSION = 2
 """Goes up whenever graphs of parts or kernels change, so that engines are built anew."""
 KERNELS_FILE = 'kernels.cubin'
 MAX_SIDECAR_BYTES = 1 << 20

@@ -19,12 +19,20 @@ from cwm_ros.model.identity import model_identity
 from cwm_ros.model.tokenizer import stop_ids, Tokenizer
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from cwm_ros.config import EngineSettings
     from cwm_ros.kv import KVSpec, ModelIdentity
     from cwm_ros.model.card import Card
     from cwm_ros.model.chat import ChatRenderer
     from cwm_ros.model.spec import ModelSpec
 
 REFERENCE = 'reference'
+CODINGS = {
+    'int8': 'weights int8 blocks of 32 v1',
+    'int4': 'weights int4 blocks of 32 v1',
+    'int8-columns': 'weights int8 columns v1',
+}
 SHARE = Path('share') / 'cwm_ros' / 'engines' / REFERENCE
 
 
@@ -38,6 +46,9 @@ class Checkpoint:
         Folder with config.json, weights and tokenizer.
     cache
         Folder where the identity is kept, so that opening is fast.
+    weights
+        What an engine computes with: 'fp32', 'fp16', 'int8' or 'int4' of the CPU engine, or
+        'int8-columns' of a GPU. Coded weights have an identity of their own.
 
     Attributes
     ----------
@@ -47,6 +58,8 @@ class Checkpoint:
         Text to tokens, turns to tokens, and which tokens end an answer.
     card
         What is known about the model beside that.
+    weights
+        As given.
 
     Raises
     ------
@@ -63,13 +76,16 @@ class Checkpoint:
     chat: ChatRenderer
     stop_ids: frozenset[int]
     card: Card
+    weights: str
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, cache: Path, weights: str = 'fp32') -> None:
         self.folder = folder
+        self.weights = weights
         self.spec = read_spec(folder)
         self.card = read_card(folder)
         self.kv_spec = self.spec.kv_spec
-        self.identity = model_identity(folder, self.spec, folder.resolve().name, cache)
+        name, coding = folder.resolve().name, CODINGS.get(weights, '')
+        self.identity = model_identity(folder, self.spec, name, cache, coding)
         self.tokenizer = Tokenizer(folder)
         if self.tokenizer.vocab_size > self.spec.vocab_size:
             raise ModelError(
@@ -79,6 +95,16 @@ class Checkpoint:
             )
         self.chat = load_chat(folder, self.tokenizer)
         self.stop_ids = stop_ids(folder) | self.chat.end_ids()
+
+    @property
+    def is_embedding_coded(self) -> bool:
+        """Whether an engine takes embeddings from codes of 8 bits."""
+        return self.weights in ('int8', 'int4')
+
+    @classmethod
+    def configured(cls, settings: EngineSettings) -> Self:
+        """Open the checkpoint that settings name, with the weights they ask for."""
+        return cls(find_model(settings.model), settings.cache_path, settings.weights)
 
 
 def find_model(name: str) -> Path:

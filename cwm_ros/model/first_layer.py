@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwm_ros.model.rope import inverse_wavelengths
+from cwm_ros.model.weight_codes import code_rows, decode_rows
 from cwm_ros.model.weights import Weights
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class FirstLayer:
     folder, spec
         The checkpoint; its files are read now but for a large embedding, of which rows are read
         as they are needed.
+    is_coded
+        Whether embeddings are those of codes of 8 bits, as with weights 'int8' and 'int4'.
 
     Raises
     ------
@@ -53,8 +56,9 @@ class FirstLayer:
 
     """
 
-    def __init__(self, folder: Path, spec: ModelSpec) -> None:
+    def __init__(self, folder: Path, spec: ModelSpec, *, is_coded: bool = False) -> None:
         self._spec = spec
+        self._is_coded = is_coded
         self._lock = threading.Lock()
         with ExitStack() as opening:
             self._weights = opening.enter_context(Weights(folder, spec.tensor_shapes()))
@@ -101,7 +105,10 @@ class FirstLayer:
 
         """
         spec = self._spec
-        x = self._normed(self._embedded(tokens) * np.float32(spec.embedding_scale))
+        rows = self._embedded(tokens)
+        if self._is_coded:
+            rows = decode_rows(*code_rows(rows))
+        x = self._normed(rows * np.float32(spec.embedding_scale))
         joint = x @ self._matrix.T + self._bias
         heads = joint.reshape(len(tokens), 2, spec.num_kv_heads, spec.head_dim)
         keys, values = np.moveaxis(heads, 0, 2)

@@ -5,59 +5,76 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+import fcntl
 import json
+import logging
 import os
-from pathlib import Path
 import shutil
-import tempfile
 from typing import TYPE_CHECKING
 
-from cwm_ros.errors import ConfigError
-from cwm_ros.model.graph_decoder import build_decoder, OPSETS
+from cwm_ros.errors import ModelError
+from cwm_ros.model.sizing import size_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from cwm_ros.model.checkpoint import Checkpoint
+    from cwm_ros.model.graph_blocks import Decoder
+
+log = logging.getLogger(__name__)
 
 BUILDER_VERSION = 4
 """Goes up whenever the same checkpoint gives another graph."""
 GRAPH_FILE = 'model.onnx'
 SIZES_FILE = 'sizes.json'
+LISTING_FILE = 'written.jsonl'
+UNFINISHED = '.building'
 
 
-def build_graph(checkpoint: Checkpoint, formulation: str, folder: Path) -> Path:
+def build_graph(
+    checkpoint: Checkpoint,
+    formulation: str,
+    folder: Path,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Path:
     """
     Return the graph file of a checkpoint, building it when ``folder`` has no whole one.
+
+    A build that was interrupted goes on where it was; while another process builds the same
+    graph, this one waits for it.
 
     Parameters
     ----------
     checkpoint
-        What to build; its identity names the graph.
+        What to build; its identity and kind of weights name the graph.
     formulation
         'scatter' or 'delta'.
     folder
         Where graphs are kept; the graph appears in it at once or not at all.
+    on_progress
+        Called now and then with the part that is done, 0 to 1; not at all when the graph is there.
 
     Raises
     ------
     ModelError
-        The weights are damaged or do not fit config.json.
+        The weights are damaged or do not fit config.json; nothing is left.
     OSError
         The folder cannot be written.
 
     """
-    if formulation not in OPSETS:
-        raise ConfigError(
-            f'formulation is {formulation!r}', hint='use one of ' + ', '.join(OPSETS)
-        )
-    key = f'{checkpoint.identity.model.hex()[:32]}-{formulation}-v{BUILDER_VERSION}'
+    kind = '' if checkpoint.weights == 'fp32' else f'-{checkpoint.weights}'
+    key = f'{checkpoint.identity.model.hex()[:32]}-{formulation}{kind}-v{BUILDER_VERSION}'
     target = folder / key
-    if _is_whole(target):
-        return target / GRAPH_FILE
-    folder.mkdir(parents=True, exist_ok=True)
-    with _staging(target) as staging:
-        _write(checkpoint, formulation, staging)
+    if not _is_whole(target):
+        from cwm_ros.model.graph_precision import decoder_kind
+
+        decoder = decoder_kind(formulation, checkpoint.weights)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _staging(target) as staging:
+            if staging is not None:
+                log.info('converting %s into %s', checkpoint.folder, target)
+                _write(checkpoint, formulation, decoder, staging, on_progress)
     return target / GRAPH_FILE
 
 
@@ -71,43 +88,94 @@ def _is_whole(target: Path) -> bool:
 
 
 @contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """Yield a folder beside ``target`` that becomes ``target`` when the block succeeds."""
-    staging = Path(tempfile.mkdtemp(prefix=f'{target.name}.', suffix='.tmp', dir=target.parent))
-    try:
-        yield staging
-        if target.exists() and not _is_whole(target):
-            shutil.rmtree(target)
+def _staging(target: Path) -> Iterator[Path | None]:
+    """
+    Yield a folder beside ``target`` that becomes ``target`` when the block succeeds.
+
+    It is locked while the block runs, and yielded is None when another process was faster. What
+    is in it stays when the block is interrupted, and goes when it finds the weights at fault.
+    """
+    staging = target.with_name(target.name + UNFINISHED)
+    with _locked(staging, target) as is_ours:
+        if not is_ours:
+            yield None
+            return
         try:
-            staging.rename(target)
-        except OSError:
-            if not _is_whole(target):  # else another process was faster, with the same graph
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            yield staging
+        except ModelError:
+            shutil.rmtree(staging)
+            raise
+        shutil.rmtree(target, ignore_errors=True)  # what is there is not whole
+        staging.rename(target)
 
 
-def _write(checkpoint: Checkpoint, formulation: str, folder: Path) -> None:
+@contextmanager
+def _locked(staging: Path, target: Path) -> Iterator[bool]:
+    """Lock the staging folder, made if need be; yield False once ``target`` is whole."""
+    while not _is_whole(target):
+        staging.mkdir(exist_ok=True)
+        try:
+            handle = os.open(staging, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_open(handle, staging):  # else it was renamed or removed while we waited
+                yield True
+                return
+        finally:
+            os.close(handle)
+    yield False
+
+
+def _is_open(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _write(
+    checkpoint: Checkpoint,
+    formulation: str,
+    decoder: type[Decoder],
+    folder: Path,
+    on_progress: Callable[[float], None],
+) -> None:
     import onnx
 
+    from cwm_ros.model.graph_journal import GraphJournal
     from cwm_ros.model.graph_writer import DATA_FILE, GraphWriter
     from cwm_ros.model.weights import Weights
 
-    spec = checkpoint.spec
+    spec, listing = checkpoint.spec, folder / LISTING_FILE
+    advance = _progress(size_model(spec).stored_values(checkpoint.weights), on_progress)
     with (
-        (folder / DATA_FILE).open('wb') as data,
         Weights(checkpoint.folder, spec.tensor_shapes()) as weights,
+        GraphJournal(folder / DATA_FILE, listing) as journal,
     ):
-        writer = GraphWriter(data)
-        build_decoder(formulation, writer, spec, weights)
-        data.flush()
-        os.fsync(data.fileno())
+        writer = GraphWriter(journal.data, journal, advance)
+        decoder(writer, spec, weights).build()
+        journal.sync()
     metadata = {'formulation': formulation, 'identity': checkpoint.identity.model.hex()}
-    model = writer.model(f'{spec.architecture}-{formulation}', OPSETS[formulation], metadata)
+    model = writer.model(f'{spec.architecture}-{formulation}', decoder.opset, metadata)
     _write_file(folder / GRAPH_FILE, model.SerializeToString())
     onnx.checker.check_model(folder / GRAPH_FILE)
+    listing.unlink()
     sizes = {name: (folder / name).stat().st_size for name in (GRAPH_FILE, DATA_FILE)}
     _write_file(folder / SIZES_FILE, json.dumps(sizes).encode())
+
+
+def _progress(total: int, on_progress: Callable[[float], None]) -> Callable[[int], None]:
+    """Return what takes numbers of stored values, and says which part of ``total`` they are."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(min(1.0, done / total))
+
+    return advance
 
 
 def _write_file(path: Path, content: bytes) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cwm_ros.model.spec import ModelSpec
     from cwm_ros.model.weights import Weights
 
+EMBEDDING = 'model.embed_tokens.weight'
 HIDDEN = -30000.0
 """Added to a score it gives a share of exactly zero, in float16 too."""
 
@@ -46,6 +47,7 @@ class Decoder(ABC):
     of ``compute_dtype``. `narrow` and `widen` lead from one to the other.
     """
 
+    opset: int
     position_dtype: str
     compute_dtype = 'float32'
     cos: str
@@ -118,12 +120,21 @@ class Decoder(ABC):
         """Return attention [1, heads, rows, D], and declare past and present."""
 
     def _embed(self, ids: str) -> str:
-        w, scale = self.w, self.spec.embedding_scale
-        embedding = self._vocabulary('embedding', 'model.embed_tokens.weight')
-        hidden = self.widen(w.node('Gather', [embedding, ids], 'hidden'))
+        scale, hidden = self.spec.embedding_scale, self.lookup(ids)
         if scale == 1:
             return hidden
-        return w.node('Mul', [hidden, self.number('embedding_scale', scale)], 'hidden_scaled')
+        factor = self.number('embedding_scale', scale)
+        return self.w.node('Mul', [hidden, factor], 'hidden_scaled')
+
+    def lookup(self, ids: str) -> str:
+        """Return the embeddings of token ids, float32."""
+        embedding = self.matrix('embedding', *self.embedding(), is_exact=True)
+        return self.widen(self.w.node('Gather', [embedding, ids], 'hidden'))
+
+    def embedding(self) -> tuple[tuple[int, int], Callable[[], Iterator[FloatArray]]]:
+        """Return the shape of the embedding, and what yields it in blocks of rows."""
+        shape = (self.spec.vocab_size, self.spec.hidden_size)
+        return shape, lambda: self.weights.rows(EMBEDDING)
 
     def _narrowed(self, mask: Mask, reach: int) -> Mask:
         """Return ``mask`` without what lies ``reach`` tokens or more before a token."""
@@ -156,24 +167,20 @@ class Decoder(ABC):
         steps = [w.constant(f'slots/{n}', np.array(n, dtype)) for n in (0, 1)]
         return w.node('Range', [steps[0], number, steps[1]], 'slots')
 
-    def _vocabulary(self, name: str, source: str) -> str:
-        shape = (self.spec.vocab_size, self.spec.hidden_size)
-        return self.matrix(name, shape, lambda: self.weights.rows(source), columns=False)
-
     def matrix(
         self,
         name: str,
         shape: tuple[int, int],
         blocks: Callable[[], Iterator[FloatArray]],
         *,
-        columns: bool = True,
+        is_exact: bool = False,
     ) -> str:
         """
         Store a matrix that comes in blocks of rows, in the type of projections.
 
-        ``columns`` says that its columns are outputs of a projection.
+        ``is_exact`` forbids codes instead of numbers.
         """
-        del columns
+        del is_exact
         return self.w.stream(name, shape, blocks())
 
     def _mask_rows(self, mask: Mask, rows: str) -> Mask:
@@ -220,7 +227,9 @@ class Decoder(ABC):
         # The scale of attention is folded into q: with a scale of 1, ONNX Runtime multiplies one
         # row of queries without first packing the keys, which halves the time of a step.
         scale = 1.0 if spec.has_qk_norm else self.score_scale
-        joint = self._linear(x, sources, f'{name}/qkv', {spec.query_size: scale})
+        joint = self._linear(
+            x, sources, f'{name}/qkv', {spec.query_size: scale}, is_exact=layer == 0
+        )
         num_turned = spec.num_heads + spec.num_kv_heads
         shape = w.ints(1, -1, num_turned + spec.num_kv_heads, spec.head_dim)
         heads = w.node('Reshape', [joint, shape], f'{name}/heads')
@@ -276,7 +285,13 @@ class Decoder(ABC):
         return w.node('Mul', [half, above], f'{x}/gelu')
 
     def _linear(
-        self, x: str, sources: Sequence[str], name: str, scales: Mapping[int, float] | None = None
+        self,
+        x: str,
+        sources: Sequence[str],
+        name: str,
+        scales: Mapping[int, float] | None = None,
+        *,
+        is_exact: bool = False,
     ) -> str:
         """
         Multiply by the published projections (rows are outputs) one below another.
@@ -287,7 +302,10 @@ class Decoder(ABC):
         shapes = [self.weights.shape(f'{source}.weight') for source in sources]
         shape = (shapes[0][1], sum(num_rows for num_rows, _ in shapes))
         matrix = self.matrix(
-            f'{name}/weight', shape, lambda: self._turned(sources, shape, factors)
+            f'{name}/weight',
+            shape,
+            lambda: self.turned(sources, shape, factors),
+            is_exact=is_exact,
         )
         y = self.w.node('MatMul', [x, matrix], f'{name}/y')
         if not self.weights.has(f'{sources[0]}.bias'):
@@ -296,32 +314,43 @@ class Decoder(ABC):
         bias = self.w.constant(f'{name}/bias', _scaled(joined, factors).astype(self.compute_dtype))
         return self.w.node('Add', [y, bias], f'{name}/y_bias')
 
-    def _turned(
-        self, sources: Sequence[str], shape: tuple[int, int], factors: Mapping[int, float]
+    def turned(
+        self,
+        sources: Sequence[str],
+        shape: tuple[int, int],
+        factors: Mapping[int, float] | None = None,
     ) -> Iterator[FloatArray]:
         """Yield projections one below another, turned so that columns are outputs."""
         step = block_length(shape[1])
         for start in range(0, shape[0], step):
             stop = min(start + step, shape[0])
             parts = [self.weights.columns(f'{s}.weight', start, stop) for s in sources]
-            yield np.ascontiguousarray(_scaled(np.concatenate(parts), factors).T)
+            yield np.ascontiguousarray(_scaled(np.concatenate(parts), factors or {}).T)
 
     def _head(self, hidden: str) -> None:
         w, spec = self.w, self.spec
         normed = self._norm(hidden, 'model.norm', 'final_norm')
         narrow = self.narrow(normed)
         flat = w.node('Reshape', [narrow, w.ints(-1, spec.hidden_size)], 'final_rows')
-        names = ('lm_head', 'lm_head.weight')
-        if spec.is_tied:
-            names = ('embedding', 'model.embed_tokens.weight')
-        matrix = self._vocabulary(*names)
-        logits = self.widen(w.node('Gemm', [flat, matrix], 'logits_rows', {'transB': 1}))
+        logits = self.project_vocabulary(flat)
         if spec.logit_cap:
             cap = self.number('logit_cap', spec.logit_cap)
             tanh = w.node('Tanh', [w.node('Div', [logits, cap], 'logits_small')], 'logits_tanh')
             logits = w.node('Mul', [tanh, cap], 'logits_capped')
         w.node('Reshape', [logits, w.ints(1, -1, spec.vocab_size)], 'logits')
         w.output('logits', 'float32', [1, 'R', spec.vocab_size])
+
+    def project_vocabulary(self, rows: str) -> str:
+        """Return the product of rows with the output projection, float32."""
+        source = self.head_source()
+        name = 'embedding' if self.spec.is_tied else 'lm_head'
+        shape = (self.spec.vocab_size, self.spec.hidden_size)
+        matrix = self.matrix(name, shape, lambda: self.weights.rows(source), is_exact=True)
+        return self.widen(self.w.node('Gemm', [rows, matrix], 'logits_rows', {'transB': 1}))
+
+    def head_source(self) -> str:
+        """Return the published tensor of the output projection."""
+        return EMBEDDING if self.spec.is_tied else 'lm_head.weight'
 
     def number(self, name: str, value: float, dtype: str = 'float32') -> str:
         """Store a number under ``name``, once."""

@@ -20,24 +20,19 @@ The last layer is computed only for the logit rows: nothing else reads its outpu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from cwm_ros.model.graph_blocks import Decoder, HIDDEN, Mask
 
-if TYPE_CHECKING:
-    from cwm_ros.model.graph_writer import GraphWriter
-    from cwm_ros.model.spec import ModelSpec
-    from cwm_ros.model.weights import Weights
-
-OPSETS = {'delta': 17, 'scatter': 24}
+AXES_AS_INPUT = 18
+"""First opset whose reductions take their axes as an input."""
 INT64_MAX = (1 << 63) - 1
 
 
 class ScatterDecoder(Decoder):
     """The cache is updated in place; attention is one operator."""
 
+    opset = 24
     position_dtype = 'int64'
 
     def mask(self) -> Mask:
@@ -84,6 +79,7 @@ class ScatterDecoder(Decoder):
 class DeltaDecoder(Decoder):
     """The cache is only read; primitives that every runtime since 2022 has."""
 
+    opset = 17
     position_dtype = 'int32'
 
     def mask(self) -> Mask:
@@ -110,7 +106,9 @@ class DeltaDecoder(Decoder):
 
     def mean(self, x: str, name: str) -> str:
         """Return the mean over the last axis, which stays."""
-        return self.w.node('ReduceMean', [x], name, {'axes': [-1], 'keepdims': 1})
+        if self.opset < AXES_AS_INPUT:
+            return self.w.node('ReduceMean', [x], name, {'axes': [-1], 'keepdims': 1})
+        return self.w.node('ReduceMean', [x, self.w.ints(-1)], name, {'keepdims': 1})
 
     def rope(self, x: str, name: str) -> str:
         w, half = self.w, self.spec.rotated_dims // 2
@@ -151,11 +149,3 @@ class DeltaDecoder(Decoder):
             part = w.node('Slice', [shares, start, stop, w.ints(3)], f'{name}/part{index}')
             parts.append(w.node('MatMul', [part, values], f'{name}/mix{index}'))
         return self.ungrouped(layer, w.node('Add', parts, f'{name}/mix'))
-
-
-def build_decoder(
-    formulation: str, writer: GraphWriter, spec: ModelSpec, weights: Weights
-) -> None:
-    """Describe the decoder in the named formulation to ``writer``."""
-    kinds = {'scatter': ScatterDecoder, 'delta': DeltaDecoder}
-    kinds[formulation](writer, spec, weights).build()

@@ -11,7 +11,8 @@ out about one holds for all of them.
 
 Precisions: 'fp32'; 'fp16' has matrices, attention and cache in float16, while the residual
 stream, norms, rotations and logits are float32; 'int8' is that with weights of projections as
-int8, one scale for each output.
+int8, one scale for each output, but for the first layer's query, key and value, by which chunks
+are proven.
 """
 
 from __future__ import annotations
@@ -21,23 +22,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cwm_ros.errors import ModelError
-from cwm_ros.model.graph_decoder import DeltaDecoder, OPSETS
+from cwm_ros.model.graph_decoder import DeltaDecoder
 from cwm_ros.model.graph_writer import DATA_FILE, GraphWriter, TENSOR_TYPES
+from cwm_ros.model.weight_codes import to_half
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    import numpy.typing as npt
 
     from cwm_ros.kv import FloatArray
     from cwm_ros.model.spec import ModelSpec
     from cwm_ros.model.weights import Weights
 
 PART_FILE = 'part.onnx'
-INT8_OPSET = 21
-"""First opset whose DequantizeLinear gives float16."""
 
 
 class HalfDecoder(DeltaDecoder):
@@ -57,18 +54,17 @@ class HalfDecoder(DeltaDecoder):
         shape: tuple[int, int],
         blocks: Callable[[], Iterator[FloatArray]],
         *,
-        columns: bool = True,
+        is_exact: bool = False,
     ) -> str:
-        del columns
-        halves = (_to_half(name, block) for block in blocks())
+        del is_exact
+        halves = (to_half(name, block) for block in blocks())
         return self.w.stream(name, shape, halves, 'float16')
 
 
 class Int8Decoder(HalfDecoder):
     """Weights of projections are int8, with a scale for each output."""
 
-    def mean(self, x: str, name: str) -> str:
-        return self.w.node('ReduceMean', [x, self.w.ints(-1)], name, {'keepdims': 1})
+    opset = 21  # the first whose DequantizeLinear gives float16
 
     def matrix(
         self,
@@ -76,12 +72,12 @@ class Int8Decoder(HalfDecoder):
         shape: tuple[int, int],
         blocks: Callable[[], Iterator[FloatArray]],
         *,
-        columns: bool = True,
+        is_exact: bool = False,
     ) -> str:
-        if not columns:  # the vocabulary, which is looked up as well
-            return super().matrix(name, shape, blocks, columns=columns)
+        if is_exact:
+            return super().matrix(name, shape, blocks, is_exact=True)
         peaks = np.max([np.abs(block).max(axis=0) for block in blocks()], axis=0)
-        scales = _to_half(name, np.maximum(peaks / np.float32(127), np.float32(2**-14)))
+        scales = to_half(name, np.maximum(peaks / np.float32(127), np.float32(2**-14)))
         wide = scales.astype(np.float32)
         codes = (np.clip(np.rint(block / wide), -127, 127).astype(np.int8) for block in blocks())
         stored = self.w.stream(f'{name}/codes', shape, codes, 'int8')
@@ -120,21 +116,12 @@ def write_part(
     """
     with (folder / DATA_FILE).open('wb') as data:
         writer = GraphWriter(data)
-        DECODERS[precision](writer, spec, weights).build(layers)
+        decoder = DECODERS[precision](writer, spec, weights)
+        decoder.build(layers)
         data.flush()
         os.fsync(data.fileno())
     name = f'{spec.architecture}-{layers.start}-{layers.stop}'
-    opset = INT8_OPSET if precision == 'int8' else OPSETS['delta']
     path = folder / PART_FILE
-    path.write_bytes(writer.model(name, opset, {'precision': precision}).SerializeToString())
+    model = writer.model(name, decoder.opset, {'precision': precision})
+    path.write_bytes(model.SerializeToString())
     return path
-
-
-def _to_half(name: str, block: FloatArray) -> npt.NDArray[np.float16]:
-    with np.errstate(over='ignore'):
-        half = block.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise ModelError(
-            f'tensor {name} holds a value beyond 65504', hint='build it with precision fp32'
-        )
-    return half

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper, TensorProto
 
+from cwm_ros.model.graph_journal import Entry
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import BinaryIO
 
     import numpy.typing as npt
-
-    Number = np.float32 | np.float16 | np.int64 | np.int32 | np.int8
     from onnx import ModelProto, NodeProto, ValueInfoProto
+
+    from cwm_ros.model.graph_journal import GraphJournal
+
+    Number = np.float32 | np.float16 | np.int64 | np.int32 | np.int8 | np.uint8
 
 DATA_FILE = 'model.onnx.data'
 INLINE_BYTES = 1024
@@ -28,6 +32,7 @@ DATA_ALIGNMENT = 4096
 TENSOR_TYPES = {
     'float32': TensorProto.FLOAT,
     'float16': TensorProto.FLOAT16,
+    'int4': TensorProto.INT4,
     'int8': TensorProto.INT8,
     'int32': TensorProto.INT32,
     'int64': TensorProto.INT64,
@@ -43,11 +48,22 @@ class GraphWriter:
     ----------
     data
         The data file, open for writing; it ends up beside the model as `DATA_FILE`.
+    journal
+        Knows what of the data file is there already, and is told what else is written.
+    on_values
+        Called with the number of values whenever some were stored in the data file.
 
     """
 
-    def __init__(self, data: BinaryIO) -> None:
+    def __init__(
+        self,
+        data: BinaryIO,
+        journal: GraphJournal | None = None,
+        on_values: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._data = data
+        self._journal = journal
+        self._on_values = on_values
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, TensorProto] = {}
         self._inputs: list[ValueInfoProto] = []
@@ -72,12 +88,10 @@ class GraphWriter:
         if name in self._constants:
             return name
         assert array.flags.c_contiguous
+        dtype = array.dtype.name
         if array.nbytes >= INLINE_BYTES:
-            return self._external(name, array.dtype.name, array.shape, [array])
-        tensor = TensorProto(name=name, data_type=TENSOR_TYPES[array.dtype.name], dims=array.shape)
-        tensor.raw_data = array.tobytes()
-        self._constants[name] = tensor
-        return name
+            return self._external(name, dtype, array.shape, [array])
+        return self._inline(name, dtype, array.shape, array.tobytes())
 
     def stream(
         self,
@@ -86,29 +100,51 @@ class GraphWriter:
         blocks: Iterable[npt.NDArray[Number]],
         dtype: str = 'float32',
     ) -> str:
-        """Store a tensor that comes in blocks of rows, one held at a time."""
+        """
+        Store a tensor that comes in blocks of rows, one held at a time.
+
+        Blocks of 'int4' are bytes of two values each.
+        """
         if name in self._constants:
             return name
-        if np.dtype(dtype).itemsize * math.prod(shape) < INLINE_BYTES:
-            return self.constant(name, np.concatenate(list(blocks)))
+        if _num_bytes(dtype, shape) < INLINE_BYTES:
+            content = b''.join(block.tobytes() for block in blocks)
+            return self._inline(name, dtype, shape, content)
         return self._external(name, dtype, shape, blocks)
+
+    def _inline(self, name: str, dtype: str, shape: tuple[int, ...], content: bytes) -> str:
+        assert len(content) == _num_bytes(dtype, shape)
+        tensor = TensorProto(name=name, data_type=TENSOR_TYPES[dtype], dims=shape)
+        tensor.raw_data = content
+        self._constants[name] = tensor
+        return name
 
     def _external(
         self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[npt.NDArray[Number]]
     ) -> str:
-        self._data.write(b'\0' * (-self._data.tell() % DATA_ALIGNMENT))
-        start = self._data.tell()
-        for block in blocks:
-            self._data.write(block.data)
-        length = self._data.tell() - start
-        assert length == math.prod(shape) * np.dtype(dtype).itemsize
+        start = -(-self._data.tell() // DATA_ALIGNMENT) * DATA_ALIGNMENT
+        entry = Entry(name, dtype, shape, start, _num_bytes(dtype, shape))
+        if self._journal is not None and self._journal.has(entry):
+            self._data.seek(start + entry.length)
+            self._on_values(math.prod(shape))
+        else:
+            self._write(entry, blocks)
         tensor = TensorProto(name=name, data_type=TENSOR_TYPES[dtype], dims=shape)
         tensor.data_location = TensorProto.EXTERNAL
-        place = {'location': DATA_FILE, 'offset': start, 'length': length}
+        place = {'location': DATA_FILE, 'offset': start, 'length': entry.length}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=str(value))
         self._constants[name] = tensor
         return name
+
+    def _write(self, entry: Entry, blocks: Iterable[npt.NDArray[Number]]) -> None:
+        self._data.write(b'\0' * (entry.start - self._data.tell()))
+        for block in blocks:
+            self._data.write(block.data)
+            self._on_values(block.nbytes * math.prod(entry.shape) // entry.length)
+        assert self._data.tell() == entry.start + entry.length
+        if self._journal is not None:
+            self._journal.add(entry)
 
     def ints(self, *values: int) -> str:
         """Store a 1-D int64 tensor, named by its values."""
@@ -155,3 +191,8 @@ class GraphWriter:
         )
         helper.set_model_props(model, dict(metadata))
         return model
+
+
+def _num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    count = math.prod(shape)
+    return -(-count // 2) if dtype == 'int4' else count * np.dtype(dtype).itemsize

@@ -28,9 +28,21 @@ RENDERING_FILES = ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jin
 SIDECAR_FOLDER = 'identity'
 
 
-def model_identity(folder: Path, spec: ModelSpec, name: str, cache: Path) -> ModelIdentity:
+def model_identity(
+    folder: Path, spec: ModelSpec, name: str, cache: Path, coding: str = ''
+) -> ModelIdentity:
     """
     Return the identity of a checkpoint.
+
+    Parameters
+    ----------
+    folder, spec, name
+        The checkpoint, its blocks, and what people call it.
+    cache
+        Where digests are kept.
+    coding
+        How weights are coded; empty for floating-point numbers, whatever their width. Coded
+        weights are other weights, and KV of them is other KV.
 
     Hashing the weights takes a second for each gigabyte, so the digest is kept in ``cache`` and
     used again while name, size, time and sampled pages of every weight file are the same.
@@ -54,10 +66,9 @@ def model_identity(folder: Path, spec: ModelSpec, name: str, cache: Path) -> Mod
         raise ModelError(
             f'{exc.filename}: cannot be read: {exc.strerror}', hint='check the drive'
         ) from exc
-    description = json.dumps(_described(spec), sort_keys=True)
-    return ModelIdentity(
-        model=_digest([weights.hex(), description, KV_LAYOUT]), rendering=rendering, name=name
-    )
+    described = json.dumps(_described(spec), sort_keys=True)
+    parts = [weights.hex(), described, KV_LAYOUT, *([coding] if coding else [])]
+    return ModelIdentity(model=_digest(parts), rendering=rendering, name=name)
 
 
 def _described(value: object) -> object:
