@@ -75,7 +75,8 @@ class LoadedModel:
     ) -> None:
         cache = settings.engine.cache_path
         self.kernels = KernelLoader(cache / 'kernels')
-        self.checkpoint = Checkpoint.configured(settings.engine)
+        name, weights = settings.engine.model, settings.engine.weights
+        self.checkpoint = Checkpoint(find_model(name), cache, weights)
         check_footprint(settings, self.checkpoint.kv_spec)
         kept = rate_file(settings, self.checkpoint.identity.model)
         self.rates = RateBook(kept, shared_cores=os.cpu_count() or 1)

@@ -107,7 +107,9 @@ def open_fake(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[O
 
     monkeypatch.setattr(loaded_module, 'KernelLoader', NumpyKernels)
     monkeypatch.setattr(loaded_module, 'open_engine', open_engine)
-    monkeypatch.setattr(loaded_module, 'FirstLayer', lambda *_: HashFirstLayer(identities[-1]))
+    monkeypatch.setattr(
+        loaded_module, 'FirstLayer', lambda *_, **__: HashFirstLayer(identities[-1])
+    )
     with ExitStack() as closing:
         yield lambda **changes: closing.enter_context(_open(settings, changes))
 

@@ -69,7 +69,7 @@ def assistant(root: Path) -> Iterator[Manager]:
     fakes = {
         'KernelLoader': NumpyKernels,
         'Checkpoint': lambda *_: checkpoint,
-        'FirstLayer': lambda *_: HashFirstLayer(checkpoint.identity),
+        'FirstLayer': lambda *_, **__: HashFirstLayer(checkpoint.identity),
         'open_engine': lambda *_: HashEngine(checkpoint.identity, capacity=CONTEXT_TOKENS),
     }
     with ExitStack() as stack:
