@@ -30,7 +30,7 @@ def read_key(data: bytes) -> bytes:
 def read_sections(data: bytes) -> dict[str, bytes]:
     assert data[:8] == bytes.fromhex('93 43 57 4D 57 49 4E 0A')
     version, count, reserved, size = struct.unpack('<HHIQ', data[8:24])
-    assert (version, reserved, size) == (0, 0, len(data))
+    assert (version, reserved, size) == (1, 0, len(data))
     position = 24 + 24 * count + 8
     sections = {}
     for index in range(count):
@@ -120,7 +120,7 @@ def read_log(data: bytes) -> tuple[str, str, list[tuple[str, str, int]]]:
     """Return window, window id, and (role, text, time_ms) of the turns of an untorn log."""
     assert data[:8] == bytes.fromhex('93 43 57 4D 4C 4F 47 0A')
     version, position = struct.unpack('<HH', data[8:12])
-    assert version == 0
+    assert version == 1
     window_id, window = data[16:32].hex(), data[32:96].rstrip(b'\0').decode()
     turns: list[tuple[str, str, int]] = []
     while position < len(data):
@@ -135,7 +135,7 @@ def read_log(data: bytes) -> tuple[str, str, list[tuple[str, str, int]]]:
 def read_chunk(data: bytes) -> dict[str, object]:
     assert data[:8] == bytes.fromhex('93 43 57 4D 43 48 4B 0A')
     version, reserved, num_tokens = struct.unpack('<HHI', data[8:16])
-    assert (version, reserved) == (0, 0)
+    assert (version, reserved) == (1, 0)
     start, stop, codec, payload_bytes = struct.unpack('<II8sQ', data[80:104])
     position = 128 + 4 * num_tokens
     tokens = np.frombuffer(data[128:position], dtype='<i4').tolist()
@@ -173,7 +173,7 @@ def read_key_reference(data: bytes) -> tuple[int, bytes, bytes, str]:
     assert data[:8] == bytes.fromhex('93 43 57 4D 4B 45 59 0A')
     assert len(data) == 72
     version, kind, reserved = struct.unpack('<HHI', data[8:16])
-    assert (version, reserved) == (0, 0)
+    assert (version, reserved) == (1, 0)
     return kind, data[16:32], data[32:48], data[48:64].rstrip(b'\0').decode()
 
 
@@ -192,7 +192,7 @@ def window_id(id_key: bytes, name: str) -> str:
 def unseal(data: bytes, file_key: bytes, kind: int, name: str) -> list[bytes]:
     """Return the plain parts of an encrypted file that is whole."""
     assert data[:8] == bytes.fromhex('93 43 57 4D 53 45 43 0A')
-    assert struct.unpack('<HHI', data[8:16]) == (0, kind, 0)
+    assert struct.unpack('<HHI', data[8:16]) == (1, kind, 0)
     assert data[16:32].hex() == name
     head, position = data[:32], 32
     parts: list[bytes] = []
@@ -236,3 +236,33 @@ def read_encrypted_profile(
         chunk = read_chunk(b''.join(parts))
         assert path.name == f'{chunk["id"].hex()}.{chunk["codec"]}'  # type: ignore[attr-defined]
     return found
+
+
+# --- bundles ------------------------------------------------------------------------------------
+
+
+def read_bundle(data: bytes, bundle_key: bytes = b'') -> list[tuple[str, bytes]]:
+    """Return kind and body of each frame of a bundle that is whole."""
+    assert data[:8] == bytes.fromhex('93 43 57 4D 42 44 4C 0A')
+    version, kind, reserved = struct.unpack('<HHI', data[8:16])
+    assert (version, reserved) == (1, 0)
+    head, rest = data[:56], data[56:]
+    if kind == 1:
+        assert head[32:48] == subkey(bundle_key, head[16:32], 'bundle check')[:16]
+        key = subkey(bundle_key, head[16:32], 'bundle stream')
+        pieces = [rest[at : at + 65536 + 16] for at in range(0, len(rest), 65536 + 16)]
+        rest = b''
+        for number, piece in enumerate(pieces):
+            is_last = number == len(pieces) - 1
+            nonce = number.to_bytes(11, 'little') + bytes([is_last])
+            rest += AESGCM(key).decrypt(nonce, piece, head)
+    else:
+        assert head[16:48] == bytes(32)
+    frames: list[tuple[str, bytes]] = []
+    while rest:
+        name, number, size = struct.unpack('<4sIQ', rest[:16])
+        assert number == len(frames)
+        frames.append((name.decode(), rest[32 : 32 + size]))
+        rest = rest[32 + size :]
+    assert frames[-1] == ('ENDS', b'')
+    return frames

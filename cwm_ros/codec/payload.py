@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cwm_ros.kv import KVSpec
 
 MAGIC = b'CWMP'
-VERSION = 0
+VERSION = 1
 MAX_BLOCK_BYTES = 0x7E000000
 """Longest input of one LZ4 block."""
 UINT16_MAX = 0xFFFF

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1
 ID_BYTES = 16
 KEY_BYTES = 32
 IDENTITY_BYTES = 32

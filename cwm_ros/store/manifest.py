@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import pairwise
 import struct
@@ -35,6 +35,7 @@ _CHUNK_DTYPE = np.dtype(
         'itemsize': 56,
     }
 )
+_VERSION_AT = 8
 _ORIGIN = struct.Struct('<BB6xQ')
 _KNOWN = (b'HEAD', b'TOKS', b'STOP', b'CHNK', b'PROV', b'TAGS', b'PROB', b'SAMP', b'MEAN', b'ORIG')
 
@@ -333,6 +334,8 @@ def unpack_manifest(path: Path, data: bytes) -> Manifest:
     )
     try:
         manifest = _build_manifest(found, extra)
+        if data[_VERSION_AT] == 0:  # its samples were of other tokens
+            manifest = replace(manifest, samples=b'')
         check_manifest(manifest)
     except CwmError as exc:
         raise FormatError(path, exc.message) from exc

@@ -262,7 +262,7 @@ def reseal_frame(data: bytearray) -> bytes:
     ('offset', 'fmt', 'value', 'error', 'problem'),
     [
         (0, '<8s', b'\x93CWMLOG\n', FormatError, 'magic'),
-        (8, '<H', 1, FormatTooNewError, 'format_version is 1'),
+        (8, '<H', 2, FormatTooNewError, 'format_version is 2'),
         (12, '<I', 1, FormatError, 'file size'),
         (16, '<Q', 1 << 60, FormatError, 'file size'),
         (24, '<4s', b'A B!', FormatError, 'named, flagged'),
@@ -283,7 +283,7 @@ def test_a_lie_in_the_frame_is_named(
 @pytest.mark.parametrize(
     ('offset', 'fmt', 'value', 'problem'),
     [
-        (8, '<H', 1, 'format_version'),
+        (8, '<H', 2, 'format_version'),
         (10, '<H', 1, 'reserved'),
         (12, '<I', 0, 'number of tokens'),
         (12, '<I', 0xFFFFFFFF, 'number of tokens'),
@@ -328,7 +328,7 @@ def test_a_lie_in_a_turn_is_named(offset: int, fmt: str, value: object, problem:
 @pytest.mark.parametrize(
     ('offset', 'fmt', 'value', 'problem'),
     [
-        (8, '<H', 1, 'format_version'),
+        (8, '<H', 2, 'format_version'),
         (10, '<H', 0, 'header size'),
         (10, '<H', 0xFFFF, 'header size'),
         (12, '<I', 1, 'header size'),

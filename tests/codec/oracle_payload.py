@@ -35,7 +35,7 @@ def read_payload(
     scales = data[64 + 32 * layers : 64 + 32 * layers + scales_bytes]
     expected = struct.pack(
         '<HBBHHHHIIQQQQ',
-        *(0, codec, 0, layers, heads, dim, group, tokens, 2 * layers),
+        *(1, codec, 0, layers, heads, dim, group, tokens, 2 * layers),
         *(scales_bytes, len(data)),
         *(xxhash.xxh3_64_intdigest(scales), xxhash.xxh3_64_intdigest(table)),
     )

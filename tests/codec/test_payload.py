@@ -28,10 +28,10 @@ SPEC = KVSpec(num_layers=1, num_kv_heads=1, head_dim=4, max_tokens=64)
 TOKENS = 16
 FILE = Path('ab/chunk.int8')
 EXAMPLE = bytes.fromhex("""
-43 57 4d 50 00 00 02 00 01 00 01 00 01 00 80 00
+43 57 4d 50 01 00 02 00 01 00 01 00 01 00 80 00
 02 00 00 00 02 00 00 00 04 00 00 00 00 00 00 00
 68 00 00 00 00 00 00 00 26 da 81 dd b5 88 cb 69
-be 8c 49 bb 64 fc 62 0f f0 fb d2 c7 f6 39 28 fa
+be 8c 49 bb 64 fc 62 0f 9e f2 01 48 ab 79 3b a2
 00 00 00 00 02 00 00 00 55 fd 4e 44 b1 54 a8 f2
 00 00 00 00 02 00 00 00 05 55 28 1f 0e 23 25 33
 00 3c 00 00 7f c0 00 00
@@ -39,10 +39,10 @@ be 8c 49 bb 64 fc 62 0f f0 fb d2 c7 f6 39 28 fa
 
 
 EXAMPLE_INT4 = bytes.fromhex("""
-43 57 4d 50 00 00 03 00 01 00 01 00 03 00 40 00
+43 57 4d 50 01 00 03 00 01 00 01 00 03 00 40 00
 02 00 00 00 02 00 00 00 18 00 00 00 00 00 00 00
 80 00 00 00 00 00 00 00 c1 ca 35 ce ff c0 42 86
-7a 40 b7 4e ce 99 73 0f 2f f2 af db f6 47 80 6a
+7a 40 b7 4e ce 99 73 0f 33 6f 48 3d 6a c5 b4 a7
 00 00 00 00 04 00 00 00 ab 6d 73 a8 c9 72 04 3f
 00 00 00 00 04 00 00 00 3d 19 fc 16 26 c9 b2 48
 00 38 00 00 67 32 00 00 00 bc 00 40 00 00 00 00
@@ -111,7 +111,7 @@ def test_the_example_of_the_format_page() -> None:
     kv = np.array([127, -64, 0, 0], dtype=np.float32).reshape(1, 2, 1, 2, 1)
     assert bytes(encode_chunk(kv, CodecId.INT8, 'lz4', Scratch())) == EXAMPLE
     np.testing.assert_array_equal(decode(EXAMPLE, num_tokens=2, head_dim=1), kv)
-    assert dump_of('CWMP, version 0, int8; L, H, D, group of 128', 7) == EXAMPLE
+    assert dump_of('CWMP, version 1, int8; L, H, D, group of 128', 7) == EXAMPLE
 
 
 def test_the_int4_example_of_the_format_page() -> None:
@@ -120,7 +120,7 @@ def test_the_int4_example_of_the_format_page() -> None:
     values = decode(EXAMPLE_INT4, CodecId.INT4, num_tokens=2, head_dim=3)
     np.testing.assert_array_equal(values[0, 0, 0, :, :2], kv[0, 0, 0, :, :2])
     np.testing.assert_allclose(values, kv, atol=0.002)
-    assert dump_of('CWMP, version 0, int4; L, H, D, group of 64', 8) == EXAMPLE_INT4
+    assert dump_of('CWMP, version 1, int4; L, H, D, group of 64', 8) == EXAMPLE_INT4
 
 
 @pytest.mark.parametrize('codec', CodecId)
@@ -174,7 +174,7 @@ def test_every_header_field_is_believed_only_if_it_is_right(field: str, value: i
 
 def test_a_later_version_is_not_called_damaged() -> None:
     newer = sealed(make_payload(), lambda _entries, header: header._replace(version=7))
-    with pytest.raises(FormatTooNewError, match='version is 7, known is 0'):
+    with pytest.raises(FormatTooNewError, match='version is 7, known is 1'):
         decode(newer)
 
 

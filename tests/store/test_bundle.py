@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 import random
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -14,13 +16,15 @@ import pytest
 
 from cwm_ros.bundle_import import import_window
 from cwm_ros.errors import BadNameError, CwmError, ExistsError, FormatError, KeyMissingError
-from cwm_ros.store import ChunkHeader, OriginKind
+from cwm_ros.kv import Role, Turn
+from cwm_ros.store import ChunkHeader, layout, OriginKind, turnlog
+from cwm_ros.store.frames import BUNDLE_NAMING_KEY, END, FrameWriter, TURNS
+from cwm_ros.store.segments import BundleWriter
+from tests import oracle
 from tests.store import bundles, makers
 from tests.store.bundles import bundle_of, check_payload, fill, frames_of, opened, take_in, WINDOW
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cwm_ros.store import Store
 
 SEGMENT = (1 << 16) + 16
@@ -294,3 +298,25 @@ def test_turns_alone_make_a_bundle(ram_path: Path) -> None:
         assert [kind for kind, _, _ in frames_of(data)] == [b'TURN', b'ENDS']
         assert take_in(store, data, name='copy').is_whole
         assert_in_order(store, 'copy')
+
+
+def test_the_worked_examples_of_the_format_page_are_what_we_write() -> None:
+    page = Path(__file__).parents[2] / 'docs' / 'format-bundle.md'
+    example = page.read_text(encoding='utf-8').partition('## Worked examples')[2]
+    dumps = [
+        bytes.fromhex(
+            ''.join(re.findall(r'^[0-9a-f]{4}  ((?:[0-9a-f]{2} ?)+)', block, re.MULTILINE))
+        )
+        for block in re.findall(r'```\n(.*?)```', example, re.DOTALL)
+    ]
+    log = turnlog.pack_header('w', bytes.fromhex(layout.window_id(BUNDLE_NAMING_KEY, 'w')))
+    log += turnlog.pack_records([Turn(role=Role.USER, text='Hi', time_ms=1000)], first_sequence=0)
+    for dump, key in zip(dumps, (None, b's' * 32), strict=True):
+        written = bytearray()
+        stream = BundleWriter(written.extend, key, b'b' * 16)
+        frames = FrameWriter(stream.write)
+        frames.put(TURNS, [log])
+        frames.put(END)
+        stream.finish()
+        assert written == dump
+        assert oracle.read_bundle(dump, key or b'') == [('TURN', log), ('ENDS', b'')]

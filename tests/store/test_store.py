@@ -327,7 +327,7 @@ def test_a_manifest_of_a_later_version_is_kept_with_its_chunks(tmp_path: Path) -
         makers.commit(store, 'w')
     (path,) = (profile(tmp_path) / 'windows').glob('*.cwm')
     data = bytearray(path.read_bytes())
-    data[8] = 1
+    data[8] = 2
     path.write_bytes(data)
     for store in reopen(tmp_path, writable=True):
         manifest = makers.manifest_of('w', makers.tokens_of(4), (), num_turns=2)
@@ -335,7 +335,7 @@ def test_a_manifest_of_a_later_version_is_kept_with_its_chunks(tmp_path: Path) -
             lambda: store.commit_window(manifest),  # noqa: B023
             lambda: store.commit_turns('w', makers.turns_of(1)),  # noqa: B023
         ):
-            with pytest.raises(FormatError, match='format_version is 1'):
+            with pytest.raises(FormatError, match='format_version is 2'):
                 write()
         assert store.collect_garbage() == 0
         assert path.read_bytes() == data
