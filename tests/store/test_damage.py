@@ -11,6 +11,7 @@ import pytest
 
 from cwm_ros.errors import FormatError, FormatTooNewError
 from cwm_ros.kv import Role
+from cwm_ros.optimize import optimize
 from cwm_ros.store import quarantine, Store
 from cwm_ros.store.doctor import LOST_TEXT
 from tests.store import makers
@@ -167,18 +168,33 @@ def test_a_log_that_is_gone_is_made_anew_for_the_sake_of_the_tokens(ram_path: Pa
         assert window.turns[0].role is Role.SYSTEM
 
 
-def test_what_is_of_a_later_version_is_kept(ram_path: Path) -> None:
+@pytest.mark.parametrize('kind', ['windows/*.cwm', 'windows/*.log', 'chunks/*'])
+def test_what_is_of_a_later_version_is_told_and_left_alone(ram_path: Path, kind: str) -> None:
+    """Whatever a writer does: it opens, commits, makes room, scrubs, mends and closes."""
+    folder = ram_path / 'profiles' / 'default'
     for store in open_store(ram_path):
         makers.commit(store, 'w')
-    path = file_of(ram_path, '.cwm')
-    flip(path, 9)
-    data = path.read_bytes()
+    newer = dict.fromkeys(folder.glob(kind), b'')
+    for path in newer:
+        flip(path, 9)
+        newer[path] = path.read_bytes()
     for store in open_store(ram_path):
-        with pytest.raises(FormatTooNewError):
-            store.window_or_turns('w')
+        if kind != 'chunks/*':
+            with pytest.raises(FormatTooNewError):
+                store.window_or_turns('w')
+            assert 'format_version' in store.windows()[0].problem
+        assert 'format_version' in ''.join(store.verify(None, makers.check_payload).problems)
         report = store.mend(makers.check_payload)
-        assert (len(report.kept), report.recovered, report.lost) == (1, (), ())
-    assert path.read_bytes() == data
+        assert (report.recovered, report.lost) == ((), ())
+        assert len(report.kept) == (0 if kind == 'chunks/*' else 1)
+        makers.commit(store, 'other', seed=5)
+        store.collect_garbage()
+        for _ in optimize(store, makers.check_payload, bytes_per_s=1e12):
+            pass
+        store.delete_window('other')
+        store.expire_windows()
+    assert {path: path.read_bytes() for path in newer} == newer
+    assert kept(ram_path) == []
 
 
 def test_a_lost_state_is_told(ram_path: Path) -> None:

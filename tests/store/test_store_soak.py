@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 import json
 import os
 from pathlib import Path
@@ -14,11 +15,15 @@ import subprocess
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cwm_ros.store import Store
 from tests.store import makers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SECONDS = float(os.environ.get('CWM_SOAK_S', '60'))
 """Set it for a longer soak."""
@@ -101,6 +106,19 @@ def read_guarded(root: Path, counts: Counter[str], stop: threading.Event) -> Non
         raise
 
 
+@contextmanager
+def read_only(root: Path, place: Path) -> Iterator[Path]:
+    """Yield where the store can be read and not written: a mount, where that is allowed."""
+    place.mkdir()
+    mount = ['/bin/mount', '--bind', '-o', 'ro', str(root), str(place)]
+    is_mounted = IS_ROOT and not subprocess.run(mount, check=False, capture_output=True).returncode
+    try:
+        yield place if is_mounted else root
+    finally:
+        if is_mounted:
+            subprocess.run(['/bin/umount', str(place)], check=True)
+
+
 def start(role: str, root: Path, seed: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, '-m', 'tests.store.test_store_soak', role, str(root), str(seed)],
@@ -123,7 +141,22 @@ def test_readers_see_whole_windows_whatever_becomes_of_the_writers(
     if IS_ROOT:  # readers are nobody, and new files are the owner's alone
         for path in (root, *root.rglob('*')):
             os.chown(path, NOBODY, NOBODY)
-    readers = [start('read', root) for _ in range(PROCESSES)]
+    with read_only(root, ram_path / 'view') as view:
+        total = soak(root, view)
+    kind = 'with the rights of the writer' if view == root else 'on a read-only mount'
+    with capsys.disabled():
+        print(f'\nsoak of {SECONDS:.0f} s, readers {kind}: {dict(total)}')  # noqa: T201
+
+    assert not [what for what in total if what.startswith('failed')]
+    assert min(total[what] for what in ('windows', 'chunks', 'lists')) > 10
+    assert total['killed writers'] > 1
+    with Store.open(makers.settings(root), writable=True, clock=makers.clock) as store:
+        assert store.verify(None, makers.check_payload).problems == ()
+
+
+def soak(root: Path, view: Path) -> Counter[str]:
+    """Let writers be killed one after the other while readers read; return what was done."""
+    readers = [start('read', view) for _ in range(PROCESSES)]
     total: Counter[str] = Counter()
     deadline = time.monotonic() + SECONDS
     seed = 0
@@ -140,14 +173,7 @@ def test_readers_see_whole_windows_whatever_becomes_of_the_writers(
     for reader in readers:
         out, _ = reader.communicate('stop\n', timeout=60)
         total += Counter(json.loads(out))
-    with capsys.disabled():
-        print(f'\nsoak of {SECONDS:.0f} s: {dict(total)}')  # noqa: T201
-
-    assert not [what for what in total if what.startswith('failed')]
-    assert min(total[what] for what in ('windows', 'chunks', 'lists')) > 10
-    assert total['killed writers'] > 1
-    with Store.open(makers.settings(root), writable=True, clock=makers.clock) as store:
-        assert store.verify(None, makers.check_payload).problems == ()
+    return total
 
 
 if __name__ == '__main__':
