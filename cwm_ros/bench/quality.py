@@ -124,15 +124,21 @@ def _ask_relevant(exam: ExamContext, count: int) -> list[Asked]:
 
 
 def _ask_again(exam: ExamContext) -> list[Asked]:
-    """Ask again with more chunks after an abstention, as often as the settings say."""
-    settings = exam.settings.thaw
-    count, asked = settings.relevant_chunks, []
+    """Ask again with more chunks after an abstention, as `cwm_ros.talk` does."""
+    settings, asked = exam.settings.thaw, []
     for question in exam.questions:
-        ranked = [*exam.rank(question.text)]
-        ranked += [chunk for chunk in exam.others[::-1] if chunk not in ranked]
-        for attempt in range(1 + settings.abstention_retries):
-            one = exam.ask_one(question, ranked[: count * (1 + attempt)])
+        by_words = exam.rank(question.text)
+        chunks = by_words[: settings.relevant_chunks]
+        by_words += [chunk for chunk in exam.others[::-1] if chunk not in by_words]
+        one = exam.ask_one(question, chunks)
+        for attempt in range(settings.abstention_retries):
             if not one.is_abstention:
                 break
+            if attempt % 2 == 0:
+                ranked = exam.rank_by_meaning(question.text, chunks)
+            else:
+                ranked = [chunk for chunk in by_words if chunk not in chunks]
+            chunks = [*chunks, *ranked[: settings.relevant_chunks]]
+            one = exam.ask_one(question, chunks)
         asked.append(one)
     return asked

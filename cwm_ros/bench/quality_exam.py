@@ -25,9 +25,10 @@ from cwm_ros.codec import codec_named, decode_chunk, encode_chunk, Scratch
 from cwm_ros.engine import LogitRows, open_engine
 from cwm_ros.errors import ConfigError
 from cwm_ros.kv import Role, Turn
+from cwm_ros.meaning import meanings_of, row_of
 from cwm_ros.model import build_graph, Checkpoint
 from cwm_ros.plan import usable_bounds
-from cwm_ros.relevance import relevance
+from cwm_ros.relevance import exchanges, relevance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from cwm_ros.config import Settings
     from cwm_ros.engine import Engine
     from cwm_ros.kv import FloatArray, TokenArray
+    from cwm_ros.meaning import Meanings
 
 CONTINUED_TOKENS = 256
 """How far a dialogue goes on behind its window, to be predicted."""
@@ -209,6 +211,14 @@ def _draw(
     return [*chosen, *rng.sample(rest, min(count, len(rest)))]
 
 
+def _meanings_of(window: Window) -> Meanings:
+    """Return what the exchanges of a window mean, as a freeze would note it."""
+    ranges = [(one.start, one.stop) for one in exchanges(window.turns, window.stops)]
+    values = window.kv[-1, 1]
+    rows = [row_of(a, b, values[:, a:b].mean(axis=1).reshape(-1)) for a, b in ranges]
+    return meanings_of(np.stack(rows))
+
+
 def predict(engine: Engine, tokens: TokenArray, start: int) -> Predictions:
     """Run over tokens behind ``start``, forget them, and say what was expected instead."""
     logits = engine.run(tokens, start, rows=LogitRows.ALL)[:-1].astype(np.float64)
@@ -250,6 +260,7 @@ class ExamContext:
         self.others = [i for i, usable in enumerate(is_usable) if not usable]
         self._engine.drop(0, exact.num_tokens)
         self._kv, self._bytes = self._recode(codec)
+        self._meanings = _meanings_of(exact)
 
     @property
     def num_chunks(self) -> int:
@@ -263,6 +274,21 @@ class ExamContext:
         ranked = np.argsort(-scores, kind='stable').tolist()
         absent = set(self.others)
         return [chunk for chunk in ranked if chunk in absent and scores[chunk] > 0]
+
+    def rank_by_meaning(self, prompt: str, chunks: Sequence[int]) -> list[int]:
+        """Return the absent chunks closest in meaning to a prompt, with only these resident."""
+        exact, engine = self.window, self._engine
+        self._load([*self.usable, *chunks])
+        turns = [Turn(role=Role.USER, text=prompt)]
+        chat = self._examiner.checkpoint.chat
+        tokens = chat.render_suffix(exact.turns, turns, add_generation_prompt=True)
+        stop = exact.num_tokens + len(tokens)
+        engine.run(tokens, exact.num_tokens, rows=LogitRows.NONE)
+        query = engine.export_kv(stop - 1, stop).kv[-1, 1, :, 0].reshape(-1).copy()
+        engine.drop(exact.num_tokens, stop)
+        closeness = self._meanings.closeness(query)
+        absent = [chunk for chunk in self.others if chunk not in chunks]
+        return sorted(absent, key=lambda chunk: -closeness(*self._ranges[chunk]))
 
     def ask_one(self, question: Question, chunks: Sequence[int]) -> Asked:
         """Ask a question from the usable chunks and these."""

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs that measure: bench thaw, plan, engine, codec, store, quality."""
+"""Verbs that measure: bench thaw, freeze, plan, engine, codec, store, quality, targets."""
 
 from __future__ import annotations
 
@@ -219,6 +219,23 @@ def quality_command(
         draw(report, plot)
     values = {'machine': describe_machine(Path()), **report.as_json()}
     options.show(values, report.as_text())
+
+
+@bench_command.command('targets')
+@click.option('--rounds', type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    '--folder',
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default='.',
+    help='On the drive to be measured; needs 1 GB for a while.',
+)
+@click.pass_obj
+def targets_command(options: Options, *, rounds: int, folder: Path) -> None:
+    """Measure all that is promised, and say what is kept."""
+    from cwm_ros.bench.targets import measure_targets
+
+    table = measure_targets(options.settings, folder, rounds=rounds, note=options.note)
+    options.show(table.as_json(), table.as_text())
 
 
 @bench_command.command('plan')
