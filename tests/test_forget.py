@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import io
 from itertools import pairwise
 import struct
 from typing import TYPE_CHECKING
@@ -12,11 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from cwm_ros.bundle_export import export_window
+from cwm_ros.bundle_import import import_window
 from cwm_ros.errors import BusyError, ConfigError
 from cwm_ros.forget import exchanges_of, forget
 from cwm_ros.kv import Role, Turn
 from cwm_ros.meaning import row_of
-from tests.fakes import assert_true_kv, assert_verified, complete, freeze, say
+from cwm_ros.proof import unpack_samples
+from cwm_ros.restore import PayloadCheck
+from tests.fakes import assert_true_kv, assert_verified, complete, freeze, make_window, say
 from tests.store import bundles, makers
 from tests.store.bundles import opened
 
@@ -212,3 +217,55 @@ def test_a_window_goes_on_after_it_forgot(open_fake: OpenManager, number: int) -
         say(manager, 'and now?', max_tokens=4)
         freeze(manager)
         assert_verified(manager)
+
+
+def test_a_window_of_which_only_turns_stay_goes_on(open_fake: OpenManager) -> None:
+    """So it is left when what is forgotten was said before the present segment."""
+    with open_fake() as manager:
+        manager.create('w', 'You help.')
+        for index in range(4):
+            say(manager, f'prompt {index} {"x" * 40}', max_tokens=4)
+        complete(manager)
+        freeze(manager)
+        manager.leave()
+        before = manager.store.window('w')
+        assert before.manifest is not None
+        later = replace(
+            before.manifest, segment_start_turn=5, turn_stops=before.manifest.turn_stops[5:]
+        )
+        manager.store.commit_window(later)
+        assert forget(manager.store, 'w', [1]).tokens_kept == 0
+        manager.open_window('w')
+        assert [turn.text for turn in manager.session.turns] == [
+            turn.text for number, turn in enumerate(before.turns) if number not in (1, 2)
+        ]
+        complete(manager)
+        assert_true_kv(manager.session)
+        say(manager, 'and now?', max_tokens=4)
+        freeze(manager)
+        assert_verified(manager)
+
+
+def test_an_imported_window_proves_itself(open_fake: OpenManager) -> None:
+    data = bytearray()
+    with open_fake() as manager:
+        make_window(manager, 'w', 6)
+        freeze(manager)
+        manager.leave()
+        for _ in export_window(manager.store, 'w', data.extend, PayloadCheck()):
+            pass
+        size = manager.settings.codec.chunk_tokens
+        manager.store.delete_window('w')
+        manager.create('x', 'Another.')
+        source = io.BytesIO(data)
+        *_, progress = import_window(manager.store, source, PayloadCheck(), chunk_tokens=size)
+        assert progress.is_whole
+        manifest = manager.store.window('w').manifest
+        assert manifest is not None
+        assert {entry.id for entry in manifest.chunks} == set(
+            unpack_samples(manifest.samples, manifest.spec)
+        )
+        manager.open_window('w')
+        complete(manager)
+        assert manager.warnings == ()
+        assert_true_kv(manager.session)
