@@ -32,7 +32,14 @@ TELL_HUNG_S = 0.5
 NO_ROS = """\
 cwm_ros: {error}
 The node needs ROS 2 and the package cwm_interfaces. Source the workspace that both were built in:
-  colcon build --base-paths . cwm_interfaces && source install/setup.bash"""
+  colcon build --base-paths . cwm_interfaces && source install/setup.bash
+"""
+ROS_PACKAGES = ('', 'builtin_interfaces', 'cwm_interfaces', 'rcl_interfaces', 'rclpy')
+NO_LIBRARY = """\
+cwm_ros: {error}
+Install it for {python}, or name its folder in PYTHONPATH.
+README.md lists what rosdep does not know.
+"""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -61,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
         from cwm_ros.node.node import CwmNode
     except ImportError as exc:
-        sys.stderr.write(NO_ROS.format(error=exc) + '\n')
+        sys.stderr.write(explain(exc))
         return EXIT_FAILED
     from cwm_ros.errors import CwmError
 
@@ -90,6 +97,16 @@ def main(args: Sequence[str] | None = None) -> int:
     node.destroy_node()
     rclpy.shutdown()
     return EXIT_FAILED if ended.is_set() else 0
+
+
+def explain(error: ImportError) -> str:
+    """Say what is missing, ROS 2 or a library, and what to do about it."""
+    package = (error.name or '').partition('.')[0]
+    is_ros = package in ('', 'rclpy', 'rcl_interfaces', 'cwm_interfaces') or package.endswith(
+        '_msgs'
+    )
+    text = NO_ROS if is_ros else NO_LIBRARY
+    return text.format(error=error, python=sys.executable)
 
 
 def _read_options(args: Sequence[str]) -> argparse.Namespace:
