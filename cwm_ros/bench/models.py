@@ -39,8 +39,8 @@ class ModelReport:
         The model; why it cannot run, else empty, and then the rest is 0.
     parameters, max_tokens, reach
         Weights, trained length, and how many tokens back a token sees (0 is all).
-    weights_fp32_bytes, weights_fp16_bytes
-        As the CPU engine of this version computes, and as published.
+    weights_fp32_bytes, weights_fp16_bytes, weights_int8_bytes, weights_int4_bytes
+        By ``engine.precision`` of the CPU engine; fp16 is also what most are published in.
     kv_bytes_per_token
         By codec.
     tokens_that_fit, tokens_that_fit_fp16
@@ -62,6 +62,8 @@ class ModelReport:
     reach: int = 0
     weights_fp32_bytes: int = 0
     weights_fp16_bytes: int = 0
+    weights_int8_bytes: int = 0
+    weights_int4_bytes: int = 0
     kv_bytes_per_token: dict[str, int]
     tokens_that_fit: int = 0
     tokens_that_fit_fp16: int = 0
@@ -142,6 +144,8 @@ def _report(name: str, board: Board, settings: Settings, tokens: int) -> ModelRe
         reach=sizing.reach,
         weights_fp32_bytes=sizing.weight_bytes('fp32'),
         weights_fp16_bytes=sizing.weight_bytes('fp16'),
+        weights_int8_bytes=sizing.weight_bytes('int8'),
+        weights_int4_bytes=sizing.weight_bytes('int4'),
         kv_bytes_per_token={kind: sizing.kv_bytes(1, kind) for kind in CODECS},
         tokens_that_fit=sizing.tokens_that_fit(board.memory_bytes),
         tokens_that_fit_fp16=sizing.tokens_that_fit(board.memory_bytes, weights='fp16', kv='fp16'),
@@ -155,7 +159,17 @@ def _report(name: str, board: Board, settings: Settings, tokens: int) -> ModelRe
 
 
 HEADS = (
-    *('model', 'weights fp32', 'fp16', 'KV/token fp16', 'fits fp32', 'fits fp16', 'window'),
+    *(
+        'model',
+        'weights fp32',
+        'fp16',
+        'int8',
+        'int4',
+        'KV/token fp16',
+        'fits fp32',
+        'fits fp16',
+        'window',
+    ),
     *('fp16', 'int8', 'usable', 'thaw', 'recompute', 'quota'),
 )
 
@@ -180,6 +194,8 @@ def _cells(report: ModelReport) -> list[str]:
     return [
         f'{report.weights_fp32_bytes / GIB:.1f} GiB',
         f'{report.weights_fp16_bytes / GIB:.1f} GiB',
+        f'{report.weights_int8_bytes / GIB:.1f} GiB',
+        f'{report.weights_int4_bytes / GIB:.1f} GiB',
         f'{report.kv_bytes_per_token["fp16"] / 1024:.0f} KiB',
         f'{report.tokens_that_fit}',
         f'{report.tokens_that_fit_fp16}',
