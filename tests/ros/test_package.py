@@ -40,6 +40,9 @@ def test_share_holds_the_reference_model_and_the_settings(install: Path) -> None
     assert (share / 'package.xml').is_file()
     assert (share / 'engines' / 'reference' / 'model.safetensors').is_file()
     assert (share / 'config' / 'default.yaml').is_file()
+    assert (share / 'config' / 'jetson_orin.yaml').is_file()
+    assert (share / 'launch' / 'cwm.launch.py').is_file()
+    assert (share / 'launch' / 'hil_cycles.yaml').is_file()
 
 
 def test_ros_finds_the_package_and_its_command(install: Path) -> None:
