@@ -43,7 +43,7 @@ def test_some_cuts_of_every_scenario_keep_all_promises(name: str) -> None:
 @pytest.mark.slow
 def test_thousands_of_cuts_keep_all_promises(capsys: pytest.CaptureFixture[str]) -> None:
     reports = [
-        cut_scenario(scenario, None, state_every=4, kill_every=3, random_kills=10)
+        cut_scenario(scenario, None, state_every=7, kill_every=5, random_kills=10)
         for scenario in SCENARIOS.values()
     ]
     states, kills = sum(r.states for r in reports), sum(r.kills for r in reports)
