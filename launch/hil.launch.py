@@ -5,8 +5,9 @@ Start the assistant's memory on a bench: a simulated ignition and battery drive 
 
     ros2 launch cwm_ros hil.launch.py cycles:=20 script:=my_cycles.yaml store:=/tmp/bench
 
-Ends when the script is done. All arguments of cwm.launch.py may be given as well, but for the
-topics that the simulator has: ignition, battery and prompt.
+Ends when the script is done, with status 1 when a step missed what it expected. All arguments of
+cwm.launch.py may be given as well, but for the topics that the simulator has: ignition, battery
+and prompt.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from launch_ros.actions import Node
 
 if TYPE_CHECKING:
     from launch import LaunchContext, LaunchDescriptionEntity
+    from launch.events.process import ProcessExited
 
 HERE = Path(__file__).parent
 TOPICS = {
@@ -52,6 +54,13 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
+def end(event: ProcessExited, _context: LaunchContext) -> Shutdown:
+    """End the launch with the simulator, with status 1 when it missed what it expected."""
+    if event.returncode:
+        raise RuntimeError(f'the simulator ended with {event.returncode}')
+    return Shutdown(reason='the script is done')
+
+
 def simulate(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the simulator, whose end is the end of the launch."""
     names = ('script', 'cycles', 'namespace', 'name')
@@ -65,6 +74,6 @@ def simulate(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             parameters=[{'script': values['script'], 'cycles': int(values['cycles'])}],
             remappings=[*from_memory, *TOPICS.items()],
             output='screen',
-            on_exit=Shutdown(reason='the script is done'),
+            on_exit=end,
         )
     ]

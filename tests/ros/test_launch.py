@@ -228,7 +228,7 @@ def test_a_bench_says_what_it_missed(environment: dict[str, str], tmp_path: Path
     script.write_text("- {ignition: 'ON', seconds: 0.2}\n- {expect: 'never said', seconds: 0.5}\n")
 
     with launched(environment, tmp_path, 'hil.launch.py', f'script:={script}') as running:
-        running.process.wait(WAIT_S)
+        assert running.process.wait(WAIT_S) == 1
         assert 'cycle 1, step 2 missed' in running.output
         assert 'process has died' in running.output
 
