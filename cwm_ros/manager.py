@@ -315,7 +315,7 @@ class Manager:
         Load compiled codec kernels in the background; for shells that live long.
 
         It takes a second of a core, which the first thaw and answer should not have to share;
-        until it is done NumPy serves. Call it once, when the first window is there.
+        until it is done NumPy serves. Call it when a window is there; again, it does nothing.
         """
         self.kernels.start()
 

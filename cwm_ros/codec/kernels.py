@@ -306,8 +306,9 @@ class KernelLoader:
         return self._kernels
 
     def start(self) -> None:
-        """Begin to load in the background; call once."""
-        self._thread.start()
+        """Begin to load in the background; again, it does nothing."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until loading has ended [s], and say whether compiled kernels are there."""

@@ -179,6 +179,8 @@ class Assistant:
         self._is_active = True
         if self.settings.assistant.auto_thaw:
             self.thaw_default('the node was activated')
+        elif self._ignition.is_on:
+            self.thaw_default('the ignition was on when the node was activated')
         self._wake()
 
     def deactivate(self, budget_s: float) -> jobs.SaveResult:

@@ -18,6 +18,7 @@ from cwm_ros.node import params
 from cwm_ros.node.actions import Actions
 from cwm_ros.node.assistant import Assistant
 from cwm_ros.node.inputs import Inputs
+from cwm_ros.node.logs import RosHandler
 from cwm_ros.node.publishers import Publishers
 from cwm_ros.node.services import Services
 from cwm_ros.runtime import apply_runtime
@@ -78,6 +79,8 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
     def __init__(self, name: str = 'cwm', *, why_no_engine: str = '') -> None:
         Node.__init__(self, name)
         LifecycleNodeMixin.__init__(self, callback_group=MutuallyExclusiveCallbackGroup())
+        self._log = RosHandler(self.get_logger())
+        self._log.start()
         params.declare(self)
         self._is_configured = False
         self.assistant = Assistant(self._wake, self._speak, why_no_engine=why_no_engine)
@@ -98,6 +101,11 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
 
     def _speak(self, event: object) -> None:
         self.board.speak(event)
+
+    def destroy_node(self) -> None:
+        """Take no more of the library's log; then as of every node."""
+        self._log.stop()
+        super().destroy_node()
 
     def start(self) -> None:
         """Configure and activate, as far as that goes; what fails is logged."""

@@ -193,7 +193,8 @@ def test_windows_are_listed_copied_pinned_frozen_and_deleted(
     assert refused.result.error_code == ErrorCode.EXISTS
     other = client.run(FreezeWindow, 'freeze_window', codec='fp64')
     assert other.result.error_code == ErrorCode.BAD_VALUE
-    assert client.thaw('assistant').status == SUCCEEDED
+    back = client.thaw('assistant')
+    assert back.status == SUCCEEDED, back.result.error_msg
     assert not client.call(DeleteWindow, 'delete_window', window='b').error_code
     assert client.thaw('b').result.error_code == ErrorCode.NOT_FOUND
     assert client.run(VerifyWindows, 'verify_windows').result.windows == 1

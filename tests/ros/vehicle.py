@@ -70,6 +70,8 @@ class NodeProcess:
         Parameters by their full names, beside those that make tests quick.
     remap
         Remapping rules, as ``__ns:=/left``.
+    args
+        Options of the program itself.
     module
         What to run instead of the node.
 
@@ -83,6 +85,7 @@ class NodeProcess:
         log: Path,
         params: dict[str, object] | None = None,
         remap: tuple[str, ...] = (),
+        args: tuple[str, ...] = (),
         module: str = 'cwm_ros.node.main',
     ) -> None:
         self.log = log
@@ -97,7 +100,7 @@ class NodeProcess:
         rules = [part for rule in remap for part in ('-r', rule)]
         with log.open('wb') as output:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', module, '--ros-args', *given, *rules],
+                [sys.executable, '-m', module, *args, '--ros-args', *given, *rules],
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -226,13 +229,16 @@ class Client:
 
     def publish(self, kind: type, topic: str, message: object) -> None:
         """Publish, once somebody listens."""
-        if topic not in self._publishers:
+        is_new = topic not in self._publishers
+        if is_new:
             self._publishers[topic] = self.node.create_publisher(kind, self.name(topic), 10)
         publisher = self._publishers[topic]
         until_s = time.monotonic() + WAIT_S
         while not publisher.get_subscription_count():
             assert time.monotonic() < until_s, f'nobody listens to {topic}'
             time.sleep(0.02)
+        if is_new:
+            time.sleep(SETTLE_S)
         publisher.publish(message)
 
     def publish_bytes(self, topic: str, data: bytes) -> None:
