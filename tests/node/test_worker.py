@@ -233,3 +233,27 @@ def test_jobs_that_wait_when_the_engine_cannot_be_opened_are_told() -> None:
 
     assert ended.wait(WAIT_S)
     assert isinstance(errors[0], CwmError)
+
+
+def test_giving_up_tells_all_who_wait_once_and_from_outside(bench: Bench) -> None:
+    stuck, go_on = Event(), Event()
+
+    def hang(_step: int) -> None:
+        stuck.set()
+        assert go_on.wait(WAIT_S)
+
+    bench.worker.start()
+    running = bench.submit('running', Urgency.THAW, during=hang)
+    assert stuck.wait(WAIT_S)
+    waiting = bench.submit('waiting', Urgency.UPKEEP)
+
+    bench.worker.give_up(EngineError('it hangs'))
+
+    assert running.is_set()
+    assert waiting.is_set()
+    go_on.set()
+    assert bench.worker.close(WAIT_S)
+    for name in ('running', 'waiting'):
+        assert str(bench.ends[name][1]) == 'it hangs'  # and nothing else afterwards
+    with pytest.raises(EngineError, match='closed'):
+        bench.submit('late', Urgency.TALK)
