@@ -53,7 +53,7 @@ class Failures:
 
     def note(self) -> None:
         """Record that the engine hung."""
-        line = f'{self._boot} {time.clock_gettime(time.CLOCK_BOOTTIME):.0f}\n'
+        line = f'{self._boot} {int(time.clock_gettime(time.CLOCK_BOOTTIME))}\n'
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open('a', encoding='ascii') as file:
