@@ -63,7 +63,6 @@ def open_gpu(
         assert library.fake_used() == 0
 
 
-@pytest.mark.slow
 class TestContractFp32(EngineContract):
     @pytest.fixture
     def make_engine(self, open_gpu: OpenGpu) -> Callable[[], GpuEngine]:
