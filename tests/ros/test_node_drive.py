@@ -269,8 +269,8 @@ def test_twenty_cycles_with_cuts_remember_the_first(start_node: StartNode) -> No
 
 @pytest.mark.slow
 def test_memory_stays_flat(start_node: StartNode, client: Client) -> None:
-    """Talk, save and thaw for SOAK_MINUTES."""
-    node = start_node()
+    """Talk, save and thaw for SOAK_MINUTES, in a context that is full early: the cache grows."""
+    node = start_node(params={'engine.context_tokens': 512})
     bring_up(client)
     assert client.ask(FACT).kind == ResponseEvent.END
     until_s = time.monotonic() + 60 * SOAK_MINUTES
@@ -281,8 +281,10 @@ def test_memory_stays_flat(start_node: StartNode, client: Client) -> None:
         assert client.run(FreezeWindow, 'freeze_window').status == SUCCEEDED
         assert client.thaw().status == SUCCEEDED
         sizes.append(resident_bytes(node))
-    warm = sizes[len(sizes) // 3]
-    assert max(sizes[-5:]) - warm < FLAT_BYTES, f'{warm} -> {sizes[-5:]} bytes'
+    warm = sizes[len(sizes) // 2]
+    assert max(sizes[-5:]) - warm < FLAT_BYTES, (
+        f'grew beyond {FLAT_BYTES} bytes: {sizes[:: max(1, len(sizes) // 12)]}'
+    )
 
 
 def resident_bytes(node: NodeProcess) -> int:
