@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass, replace
 import json
 import logging
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import cast, TYPE_CHECKING
 
 from cwm_ros.errors import CwmError, FormatError, FormatTooNewError
 from cwm_ros.store import files, layout
+from cwm_ros.store.database import read_database, Table
 from cwm_ros.store.manifest import Manifest, unpack_manifest, USABLE_PRIORITY
 from cwm_ros.store.seal import FileKind
 from cwm_ros.store.turnlog import TurnLog, unpack_log
@@ -35,6 +36,8 @@ GONE_SUFFIX = '.gone'
 _SUFFIXES = (MANIFEST_SUFFIX, LOG_SUFFIX)
 SCAN_ATTEMPTS = 5
 CATALOG_VERSION = 3
+MAX_CATALOG_BYTES = 1 << 28
+_WINDOWS = Table('windows', 'id TEXT PRIMARY KEY, record BLOB', (str, bytes))
 
 Stamp = tuple[int, int, int]
 NO_FILE: Stamp = (0, 0, 0)
@@ -242,17 +245,14 @@ def scan_windows(
 def load_catalog(path: Path, seal: Seal) -> dict[str, WindowRecord]:
     """Return the cached records; none when the catalog is missing, damaged or another's."""
     try:
-        files.check_plain(path)
-        with closing(sqlite3.connect(f'{path.as_uri()}?mode=ro', uri=True)) as db:
-            ((version,),) = db.execute('PRAGMA user_version').fetchall()
-            if version != CATALOG_VERSION:
-                return {}
-            rows = db.execute('SELECT id, record FROM windows').fetchall()
+        contents = read_database(
+            path, {'windows': _WINDOWS}, limit_bytes=MAX_CATALOG_BYTES, version=CATALOG_VERSION
+        )
         return {
             str(window_id): _parse(
-                seal.unwrap(path, FileKind.CATALOG_ROW, str(window_id), bytes(record))
+                seal.unwrap(path, FileKind.CATALOG_ROW, str(window_id), cast('bytes', record))
             )
-            for window_id, record in rows
+            for window_id, record in (contents.tables or {}).get('windows', [])
         }
     except FileNotFoundError:
         return {}
@@ -318,20 +318,13 @@ def _write_catalog(
         for window_id, record in records.items()
         if known.get(window_id) != record and window_id.isascii()  # else no name of ours
     ]
-    try:
-        files.check_plain(path)
-    except FileNotFoundError:
-        pass
-    except FormatError:  # a cache: what stands in its place is not needed
+    if not known:  # missing, or a cache that could not be read: nothing in it is needed
         files.unlink(path)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute('PRAGMA page_size = 1024')  # a commit writes whole pages, twice
         db.execute(f'PRAGMA user_version = {CATALOG_VERSION}')
-        db.execute('CREATE TABLE IF NOT EXISTS windows (id TEXT PRIMARY KEY, record BLOB)')
-        if known:
-            db.executemany(
-                'DELETE FROM windows WHERE id = ?', [(w,) for w in known if w not in records]
-            )
-        else:
-            db.execute('DELETE FROM windows')
+        db.execute(_WINDOWS.sql_if_missing)
+        db.executemany(
+            'DELETE FROM windows WHERE id = ?', [(w,) for w in known if w not in records]
+        )
         db.executemany('REPLACE INTO windows VALUES (?, ?)', changed)

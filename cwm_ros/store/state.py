@@ -149,14 +149,7 @@ def load_state(path: Path, seal: Seal, *, writable: bool) -> State:
     can read it right after another was killed while storing it, for that has to be undone first.
     """
     try:
-        files.check_plain(path)
-        with closing(
-            sqlite3.connect(f'{path.as_uri()}?mode={"rw" if writable else "ro"}', uri=True)
-        ) as db:
-            if not db.execute('SELECT 1 FROM sqlite_master').fetchall():
-                return State()  # the first commit was cut
-            rows = staterows.read_rows(db, path, seal)
-        return _build_state(rows)
+        return _build_state(staterows.read_rows(path, seal, writable=writable))
     except FileNotFoundError:
         return State()
     except (sqlite3.Error, FormatError) as exc:

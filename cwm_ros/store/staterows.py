@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import json
-from typing import TYPE_CHECKING
+from typing import cast, TYPE_CHECKING
 
 from cwm_ros.errors import FormatError
+from cwm_ros.store.database import read_database, Table
 from cwm_ros.store.seal import FileKind
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     import sqlite3
 
+    from cwm_ros.store.database import Value
     from cwm_ros.store.seal import Seal
 
 # Small pages, for a commit writes whole ones, twice: 7 KB instead of 50 KB with SQLite's 4096.
@@ -26,15 +28,19 @@ PRAGMA page_size = 512;
 PRAGMA journal_mode = DELETE;
 PRAGMA synchronous = EXTRA;
 """
-_PLAIN_SCHEMA = """
-CREATE TABLE IF NOT EXISTS windows (
-    id TEXT PRIMARY KEY, last_use INTEGER NOT NULL, is_pinned INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS used (id TEXT PRIMARY KEY, day INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS written (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS exports (path TEXT PRIMARY KEY);
-"""
-_SEALED_SCHEMA = 'CREATE TABLE IF NOT EXISTS sealed (id TEXT PRIMARY KEY, row BLOB NOT NULL);'
+_PLAIN = (
+    Table(
+        'windows',
+        'id TEXT PRIMARY KEY, last_use INTEGER NOT NULL, is_pinned INTEGER NOT NULL',
+        (str, int, int),
+    ),
+    Table('used', 'id TEXT PRIMARY KEY, day INTEGER NOT NULL', (str, int)),
+    Table('written', 'day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL', (int, int)),
+    Table('counts', 'name TEXT PRIMARY KEY, value INTEGER NOT NULL', (str, int)),
+    Table('exports', 'path TEXT PRIMARY KEY', (str,)),
+)
+_SEALED = (Table('sealed', 'id TEXT PRIMARY KEY, row BLOB NOT NULL', (str, bytes)),)
+_MAX_BYTES = 1 << 26
 _KEYS = {'windows': 'id', 'used': 'id', 'written': 'day', 'counts': 'name', 'exports': 'path'}
 
 
@@ -59,37 +65,55 @@ class Row:
     numbers: tuple[int, ...] = ()
 
 
-def read_rows(db: sqlite3.Connection, path: Path, seal: Seal) -> list[Row]:
+def read_rows(path: Path, seal: Seal, *, writable: bool) -> list[Row]:
     """
-    Return all rows.
+    Return all rows; none of a database that holds nothing, for its first commit was cut.
+
+    Parameters
+    ----------
+    path
+        The database.
+    seal
+        Between rows and disk.
+    writable
+        Whether what a killed writer left half stored may be undone.
 
     Raises
     ------
+    FileNotFoundError
+        There is no database.
     FormatError
-        A row is not authentic, or not one that `write_rows` wrote.
+        It holds something else than our tables, or a row is not authentic, or not one that
+        `write_rows` wrote.
+    sqlite3.Error
+        SQLite cannot read it.
 
     """
+    ours = {table.name: table for table in (_SEALED if seal.is_encrypted else _PLAIN)}
+    tables = read_database(path, ours, limit_bytes=_MAX_BYTES, writable=writable).tables
+    if tables is None:
+        return []
+    for name in ('sealed',) if seal.is_encrypted else ('windows', 'written'):
+        if name not in tables:  # the others are younger
+            raise FormatError(path, f'table {name} is missing')
     try:
-        return _read_sealed(db, path, seal) if seal.is_encrypted else _read_plain(db)
+        return _open_rows(path, seal, tables['sealed']) if seal.is_encrypted else _plain(tables)
     except (ValueError, TypeError) as exc:
         raise FormatError(path, f'a row is wrong: {exc}') from exc
 
 
-def _read_plain(db: sqlite3.Connection) -> list[Row]:
-    found = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    # What is stored in every version must be there; other tables are younger.
-    tables = [t for t in _KEYS if (t,) in found or t in ('windows', 'written')]
+def _plain(tables: dict[str, list[tuple[Value, ...]]]) -> list[Row]:
     return [
         Row(table, str(name), tuple(map(int, numbers)))
-        for table in tables
-        for name, *numbers in db.execute(f'SELECT * FROM {table}')  # noqa: S608 - our own names
+        for table, rows in tables.items()
+        for name, *numbers in rows
     ]
 
 
-def _read_sealed(db: sqlite3.Connection, path: Path, seal: Seal) -> list[Row]:
+def _open_rows(path: Path, seal: Seal, sealed: list[tuple[Value, ...]]) -> list[Row]:
     rows = []
-    for row_id, data in db.execute('SELECT id, row FROM sealed'):
-        plain = seal.unwrap(path, FileKind.STATE_ROW, str(row_id), bytes(data))
+    for row_id, data in sealed:
+        plain = seal.unwrap(path, FileKind.STATE_ROW, str(row_id), cast('bytes', data))
         table, name, *numbers = json.loads(plain)
         rows.append(Row(table, name, tuple(numbers)))
     return rows
@@ -99,7 +123,8 @@ def write_rows(
     db: sqlite3.Connection, rows: Sequence[Row], gone: Sequence[Row], seal: Seal
 ) -> None:
     """Store rows in place of those of the same names, and remove ``gone``, as one act."""
-    schema = _SEALED_SCHEMA if seal.is_encrypted else _PLAIN_SCHEMA
+    tables = _SEALED if seal.is_encrypted else _PLAIN
+    schema = ' '.join(table.sql_if_missing for table in tables)
     db.executescript(f'{_PRAGMAS} BEGIN; {schema} COMMIT;')
     with db:
         for row in gone:
