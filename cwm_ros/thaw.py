@@ -273,7 +273,8 @@ class Thaw:
         was_pending = self._judge.is_pending
         is_done = self._advance(wait=wait, cancel=cancel)
         if wait and was_pending and self._is_all_there():
-            is_done = not self._prove() or is_done
+            self._prove()
+            is_done = is_done or bool(self._judge.loaded)  # the edge to complete is a step
         return is_done
 
     def _advance(self, *, wait: bool, cancel: Event | None) -> bool:
@@ -453,15 +454,13 @@ class Thaw:
         if step.is_usable_part:
             self._work.must_compute(lost)
 
-    def _prove(self) -> bool:
-        """Judge the restore, all of which is there; say whether it may stay."""
+    def _prove(self) -> None:
+        """Judge the restore, all of which is there; what may not stay is computed next."""
         judge, counts = self._judge, self._counts
-        if judge.judge(self.session, self.num_tokens, counts.reused_tokens):
-            return True
-        counts.reused_tokens = 0
-        counts.warnings.append(judge.reason)
-        self.damaged += judge.loaded
-        return False
+        if not judge.judge(self.session, self.num_tokens, counts.reused_tokens):
+            counts.reused_tokens = 0
+            counts.warnings.append(judge.reason)
+            self.damaged += judge.loaded
 
     def _next_unsound(self) -> tuple[int, int] | None:
         ranges = self.session.unsound()

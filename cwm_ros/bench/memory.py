@@ -91,13 +91,13 @@ class _Stage:
         """Thaw a clone, tell it what is now, and ask."""
         manager = self.manager
         manager.store.clone_window(WINDOW, BRANCH)
+        manager.leave()
+        manager.engine.reset()  # so that it is thawed, and nothing is kept
         manager.open_window(BRANCH)
         if context:
             manager.enter(context)
         *_, answer = manager.say(Request(text=question.text))
         assert isinstance(answer, Answer)
-        for _ in manager.catch_up():  # so that the next clone finds all of it in the engine
-            pass
         manager.leave()
         manager.store.delete_window(BRANCH)
         return judge(question, answer.text)

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from cwm_ros.kv import TokenArray
     from cwm_ros.model.tokenizer import Tokenizer
 
-FIRST_PRIVATE = 0xE000
-NUM_PRIVATE = 0x1900
+FIRST_PRIVATE = 0xE010
+"""The first of Unicode's private letters that mark texts; `chat_habits` has those before it."""
+NUM_PRIVATE = 0x1900 - 0x10
 WRAP_CHARS = 8
-"""8 of 6400 characters: 101 random bits."""
+"""8 of 6384 characters: 101 random bits."""
 STAND_IN = 'xY'
 """Both cases, so that a template that changes them is noticed."""
 MAX_TEMPLATE_BYTES = 1 << 20

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from cwm_ros.errors import ConfigError, ModelError
 from cwm_ros.kv import Role, Turn
-from cwm_ros.model import IncrementalDecoder, Tokenizer
+from cwm_ros.model import chat, chat_habits, IncrementalDecoder, Tokenizer
 from cwm_ros.model.chat import ChatRenderer, load_chat
 from cwm_ros.model.template import ChatTemplate
 from tests.model.conftest import GOLDEN
@@ -286,3 +286,11 @@ def test_markers_that_swallow_space_and_words_with_a_prefix(tmp_path: Path) -> N
         assert ids.tolist() == plain.encode(text, add_special_tokens=False).ids
     ids = chat.render([turn('a<t>b')], add_generation_prompt=False).tolist()
     assert ids.count(plain.token_to_id('<t>')) == 1
+
+
+def test_the_letters_that_mark_texts_are_not_those_that_habits_are_found_with() -> None:
+    reserved = {chat_habits.NEXT, chat_habits.BLANK, *chat_habits.PROBE.replace('{}', '')}
+    marking = range(chat.FIRST_PRIVATE, chat.FIRST_PRIVATE + chat.NUM_PRIVATE)
+
+    assert not any(ord(letter) in marking for letter in reserved)
+    assert marking[-1] == 0xF8FF, 'the last private letter of the basic plane'
