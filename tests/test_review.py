@@ -182,16 +182,18 @@ def test_an_abstention_is_given_up_for_more_chunks(
 
 
 def test_the_last_draft_is_spoken(open_fake: OpenManager) -> None:
+    names = [f'trip-{retries}' for retries in range(3)]
     with open_fake() as manager:
-        make_window(manager, 'trip', NUM_TURNS)
-    for retries in (0, 1, 2):
+        for name in names:  # each its own: an answer that is spoken changes what follows
+            make_window(manager, name, NUM_TURNS)
+    for retries, name in enumerate(names):
         manager = open_fake(
             thaw={'io_threads': 1, 'relevant_chunks': 1, 'abstention_retries': retries}
         )
-        manager.open_window('trip')
+        manager.open_window(name)
         manager.live.abstentions = Unwanted(9)
         answer = say(manager, 'Now!', When.NOW)
-        assert answer.num_drafts == retries or len(answer.text) <= 2  # an early end is no draft
+        assert answer.num_drafts == retries
         assert_true_kv(manager.session)
         manager.close()
 

@@ -40,7 +40,7 @@ from cwm_ros.errors import (
     InterruptedOperation,
     RestoreNotEffectiveError,
 )
-from cwm_ros.freeze import FreezeProgress, NOTHING_FROZEN
+from cwm_ros.freeze import DEADLINE, FreezeProgress, NOTHING_FROZEN
 from cwm_ros.node import convert, jobs
 from cwm_ros.node.worker import Urgency
 from cwm_ros.optimize import OptimizeProgress
@@ -255,11 +255,7 @@ class Actions:
             duration=convert.to_duration(time.monotonic() - began),
         )
         result.info = self._assistant.describe(goal.window or self._assistant.open_window)
-        if error is None and last.deferred:
-            error = DeferredPowerError(f'only turns were saved: {last.deferred}')
-        if error is None and not result.complete:
-            left_out = last.chunks_total - last.chunks_done
-            error = DeadlineError(f'{left_out} chunks were left out; turns are safe')
+        error = error or _shortcoming(last, is_complete=result.complete)
         return _finish(handle, result, error)
 
     def _prepare(self, handle: ServerGoalHandle) -> PrepareShutdown.Result:
@@ -396,6 +392,18 @@ def _feed(handle: ServerGoalHandle, feedback: object) -> None:
     """Publish feedback, unless the goal has ended meanwhile."""
     if handle.is_active:
         handle.publish_feedback(feedback)
+
+
+def _shortcoming(last: FreezeProgress, *, is_complete: bool) -> CwmError | None:
+    """Return why a freeze that ended is not all that was asked for; turns are safe anyway."""
+    left_out = f'{last.chunks_total - last.chunks_done} chunks were left out; turns are safe'
+    if last.deferred and last.deferred != DEADLINE:
+        return DeferredPowerError(f'{left_out}: {last.deferred}')
+    if last.deferred:
+        return DeadlineError(left_out)
+    if not is_complete:
+        return BusyError(f'{left_out}: the window is not all there yet', hint='freeze it later')
+    return None
 
 
 def _abort(handle: ServerGoalHandle, result: R, error: CwmError) -> R:

@@ -39,9 +39,8 @@ def to_duration(seconds: float) -> Duration:
 
 
 def to_seconds(duration: Duration) -> float | None:
-    """Return a duration's seconds; None for zero and for what is negative [s]."""
-    seconds = duration.sec + duration.nanosec / NS
-    return seconds if seconds > 0 else None
+    """Return a duration's seconds; None for zero, which means that there is none [s]."""
+    return (duration.sec + duration.nanosec / NS) or None
 
 
 def to_time(time_ms: int) -> Time:

@@ -84,7 +84,8 @@ class Inputs:
             log.warning('the vehicle context is not used: %s', exc)
 
     def _ignition(self, message: IgnitionState) -> None:
-        cut_s = convert.to_seconds(message.time_to_power_cut)
+        told_s = convert.to_seconds(message.time_to_power_cut)
+        cut_s = told_s if told_s and told_s > 0 else None  # a cut in the past is not known
         self._assistant.on_ignition(convert.to_ignition(message), cut_s)
 
     def _battery(self, message: BatteryState) -> None:
