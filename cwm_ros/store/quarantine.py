@@ -1,10 +1,16 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged files are set aside for people to look at, the newest up to a bound."""
+"""
+Damaged files are set aside for people to look at, the newest up to a bound.
+
+Their names begin with eight digits and a dash. What bears another name is not the store's: it is
+neither counted nor removed.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from cwm_ros.store import files
@@ -12,7 +18,8 @@ from cwm_ros.store import files
 if TYPE_CHECKING:
     from pathlib import Path
 
-NUMBER_DIGITS = 8
+_LAST_NUMBER = 99_999_999
+_OURS = re.compile(r'(\d{8})-', re.ASCII)
 
 _log = logging.getLogger(__name__)
 
@@ -45,15 +52,22 @@ def set_aside(path: Path, folder: Path, limit_bytes: int) -> bool:
 
 
 def next_name(folder: Path, name: str) -> str:
-    """Return the name under which the next file is kept."""
-    numbers = [int(other.partition('-')[0]) for other in kept(folder)]
-    return f'{max(numbers, default=0) + 1:0{NUMBER_DIGITS}d}-{name}'
+    """
+    Return the name under which the next file is kept.
+
+    After the last number it stays that one, so that setting aside never fails: only planted
+    names bring it there, and a file of the same name and number is replaced.
+    """
+    # Also of folders and links, for no file can take the place of one.
+    matches = [_OURS.match(other) for other in files.list_names(folder)]
+    last = max((int(match[1]) for match in matches if match), default=0)
+    return f'{min(last + 1, _LAST_NUMBER):08d}-{name}'
 
 
 def kept(folder: Path) -> dict[str, int]:
     """Return the sizes of the files in quarantine by name."""
     sizes = files.list_sizes(folder)
-    return {name: size for name, size in sizes.items() if name[:NUMBER_DIGITS].isdecimal()}
+    return {name: size for name, size in sizes.items() if _OURS.match(name)}
 
 
 def trim(folder: Path, limit_bytes: int) -> None:
@@ -63,5 +77,6 @@ def trim(folder: Path, limit_bytes: int) -> None:
     for name in sorted(sizes):
         if total <= limit_bytes:
             return
+        _log.warning('file=%r leaves the quarantine, which is full', name)
         files.unlink(folder / name)
         total -= sizes[name]

@@ -11,7 +11,7 @@ import stat
 import pytest
 
 from cwm_ros.errors import CwmError
-from cwm_ros.store import Store
+from cwm_ros.store import quarantine, Store
 from tests.store import makers
 
 KINDS = ('link', 'dangling', 'pipe', 'folder', 'device')
@@ -138,3 +138,51 @@ def test_a_chunk_named_as_another_is_refused(tmp_path: Path, folder: Path) -> No
     with Store.open(makers.settings(tmp_path), writable=False, clock=makers.clock) as store:
         (problem,) = store.verify('w', makers.check_payload).problems
         assert str(second) in problem
+
+
+FOREIGN = ['00000001x-a', f'{"9" * 240}-a', '0000001-a', f'{chr(0x661) * 8}-a', '99999999', 'a']
+
+
+def test_names_planted_in_quarantine_are_passed_over(tmp_path: Path, folder: Path) -> None:
+    aside = folder / 'quarantine'
+    aside.mkdir()
+    for name in FOREIGN:
+        (aside / name).write_bytes(bytes(50))
+    (aside / '00000006-folder').mkdir()
+    manifest = place_of(folder, 'windows/manifest')
+    damaged = manifest.read_bytes()[:-1]
+    manifest.write_bytes(damaged)
+
+    with Store.open(makers.settings(tmp_path), writable=True, clock=makers.clock) as store:
+        assert store.mend(makers.check_payload).recovered
+        assert store.verify(None, makers.check_payload).ok
+        assert store.storage().quarantine_bytes == len(damaged)
+    assert (aside / f'00000007-{manifest.name}').read_bytes() == damaged
+    assert {*FOREIGN} < {path.name for path in aside.iterdir()}
+
+
+def test_after_the_last_number_files_are_still_set_aside(tmp_path: Path) -> None:
+    aside = tmp_path / 'aside'
+    aside.mkdir()
+    (aside / '99999999-planted').write_bytes(b'planted')
+    for data in (b'one', b'two'):
+        (tmp_path / 'f').write_bytes(data)
+        assert quarantine.set_aside(tmp_path / 'f', aside, 100)
+    assert (aside / '99999999-f').read_bytes() == b'two'
+    assert quarantine.kept(aside) == {'99999999-planted': 7, '99999999-f': 3}
+
+
+def test_a_file_that_leaves_the_quarantine_is_named_and_a_foreign_one_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    aside = tmp_path / 'aside'
+    aside.mkdir()
+    for name in ('00000001-x\ny', '00000002-kept', 'foreign'):
+        (aside / name).write_bytes(bytes(60))
+    quarantine.trim(aside, 100)
+    assert {path.name for path in aside.iterdir()} == {'00000002-kept', 'foreign'}
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == (
+        'WARNING',
+        r"file='00000001-x\ny' leaves the quarantine, which is full",
+    )
