@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import time
 from typing import TYPE_CHECKING
 
+from cwm_ros.config_checks import check_range
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from threading import Event
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from cwm_ros.store import PayloadChecker, Store
 
 PAUSE_S = 0.05
+"""Between two steps of a wait for the rate."""
+MIN_BYTES_PER_S = 64 * 1024
+MAX_BYTES_PER_S = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,11 @@ class OptimizeProgress:
     is_done: bool = False
 
 
+def check_rate(rate: int) -> None:
+    """Raise ConfigError for a rate [bytes/s] at which the scrub of a full store never ends."""
+    check_range('rate', rate, MIN_BYTES_PER_S, MAX_BYTES_PER_S)
+
+
 def optimize(
     store: Store,
     check_payload: PayloadChecker,
@@ -62,7 +72,6 @@ def optimize(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     cancel: Event | None = None,
-    is_busy: Callable[[], bool] = lambda: False,
 ) -> Iterator[OptimizeProgress]:
     """
     Collect garbage, then scrub; the caller may stop asking at any time.
@@ -79,8 +88,12 @@ def optimize(
         Steady clock [s], and how to wait.
     cancel
         Ends it before the next chunk.
-    is_busy
-        Whether something that matters more, such as a thaw, needs the drive: then it waits.
+
+    Yields
+    ------
+    OptimizeProgress
+        After each chunk, and unchanged after each pause of `PAUSE_S` that the rate demands, so
+        that something that matters more need not wait for it.
 
     """
     expired = store.expire_windows()
@@ -95,10 +108,11 @@ def optimize(
     )
     began = clock()
     for name in names:
-        while is_busy() or clock() < began + progress.bytes_read / bytes_per_s:
+        while clock() < began + progress.bytes_read / bytes_per_s:
             if cancel is not None and cancel.is_set():
                 break
             sleep(PAUSE_S)
+            yield progress
         if cancel is not None and cancel.is_set():
             store.keep_scrub_position()
             yield progress

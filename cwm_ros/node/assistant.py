@@ -37,6 +37,7 @@ from cwm_ros.node.failures import Failures
 from cwm_ros.node.state import Deferred, Phase, read_shelf, Shelf, Snapshot
 from cwm_ros.node.voice import refusal, Voice
 from cwm_ros.node.worker import Urgency
+from cwm_ros.optimize import check_rate
 from cwm_ros.power import Cost, decide, Override, Policy, PowerReading, PowerState
 from cwm_ros.power import Urgency as PowerUrgency
 from cwm_ros.preview import preview_thaw
@@ -436,10 +437,14 @@ class Assistant:
 
         Raises
         ------
+        ConfigError
+            The rate is too low.
         DeferredPowerError, NotActiveError, BusyError
             It cannot run now.
 
         """
+        if rate:
+            check_rate(rate)
         storage = self._need_active().shelf.storage
         used = storage.used_bytes if storage else 0
         try:

@@ -12,9 +12,13 @@ import pytest
 
 from cwm_ros.errors import CwmError, DeadlineError, EngineError, InterruptedOperation
 from cwm_ros.node.worker import Job, Urgency, Worker
+from cwm_ros.optimize import optimize
+from cwm_ros.store import Store
+from tests.store import makers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
 
 WAIT_S = 20.0
 
@@ -117,6 +121,44 @@ def test_a_thaw_stands_still_for_an_answer(bench: Bench) -> None:
     assert ends[1].wait(WAIT_S)
     assert bench.desk is not None
     assert bench.desk.seen == ['thaw0', 'thaw1', 'talk0', 'talk1', 'thaw2']
+
+
+def test_a_shutdown_goes_first_while_an_optimise_waits_for_its_rate(
+    bench: Bench, tmp_path: Path
+) -> None:
+    now = [0.0]
+    pauses = {'begun': 0, 'at shutdown': 0}
+    ended = Event()
+
+    def sleep(duration: float) -> None:
+        now[0] += duration
+        pauses['begun'] += 1
+        if pauses['begun'] == 3:
+            bench.submit('save', Urgency.SHUTDOWN, steps=1, during=shut_down)
+
+    def shut_down(_step: int) -> None:
+        pauses['at shutdown'] = pauses['begun']
+
+    def run(_desk: Desk, cancel: Event) -> Generator[object, None, object]:
+        with Store.open(makers.settings(tmp_path), writable=True, clock=makers.clock) as store:
+            makers.commit(store, 'w', payload_bytes=10_000)
+            yield from optimize(
+                store, makers.check_payload, bytes_per_s=1000, clock=lambda: now[0], sleep=sleep,
+                cancel=cancel,
+            )  # fmt: skip
+        return 'checked'
+
+    def on_end(result: object, error: BaseException | None) -> None:
+        bench.ends['optimise'] = result, error
+        ended.set()
+
+    bench.worker.submit(Job(name='optimise', urgency=Urgency.UPKEEP, run=run, on_end=on_end))
+    bench.worker.start()
+
+    assert ended.wait(WAIT_S)
+    assert bench.ends == {'save': ('save', None), 'optimise': ('checked', None)}
+    assert pauses['at shutdown'] == 3
+    assert pauses['begun'] > 400
 
 
 def test_an_answer_lets_only_the_store_pass_and_a_shutdown_cancels_it(bench: Bench) -> None:

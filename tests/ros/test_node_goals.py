@@ -199,6 +199,8 @@ def test_windows_are_listed_copied_pinned_frozen_and_deleted(
     assert client.thaw('b').result.error_code == ErrorCode.NOT_FOUND
     assert client.run(VerifyWindows, 'verify_windows').result.windows == 1
     assert client.run(OptimizeStorage, 'optimize_storage').status == SUCCEEDED
+    slow = client.run(OptimizeStorage, 'optimize_storage', rate=1)
+    assert slow.result.error_code == ErrorCode.BAD_VALUE
 
 
 @pytest.mark.usefixtures('long_window')

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 import os
 import random
 import signal
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cwm_ros.optimize import optimize
+from cwm_ros.errors import ConfigError
+from cwm_ros.optimize import check_rate, optimize
 from cwm_ros.store import Store
 from tests.store import makers
 
@@ -66,24 +68,33 @@ def test_damaged_chunks_are_set_aside_and_written_again(ram_path: Path) -> None:
         assert store.verify('w', makers.check_payload).missing_chunks == 0
 
 
-def test_the_rate_is_kept_and_a_thaw_goes_first(ram_path: Path) -> None:
+def test_the_rate_is_kept_and_each_pause_is_a_step(ram_path: Path) -> None:
     now = [0.0]
-    busy = [True] * 10
+    pauses = []
 
     def sleep(duration: float) -> None:
         now[0] += duration
+        pauses.append(duration)
 
     for store in open_store(ram_path):
         makers.commit(store, 'w', count=80, payload_bytes=10_000)
         steps = optimize(
             store, makers.check_payload, bytes_per_s=20_000, clock=lambda: now[0], sleep=sleep,
-            is_busy=lambda: bool(busy) and busy.pop(),
         )  # fmt: skip
-        read = [(now[0], progress.bytes_read) for progress in steps]
-    assert read[0][0] == pytest.approx(0.5)
-    for when, num_bytes in read[:-1]:
+        read = [(now[0], progress.bytes_read, len(pauses)) for progress in steps]
+    assert len(pauses) > 50
+    assert max(pauses) <= 0.05
+    assert all(after[2] - before[2] <= 1 for before, after in pairwise(read))
+    for when, num_bytes, _ in read[:-1]:
         assert num_bytes <= 20_000 * (when + 1e-9) + 10_200
     assert now[0] < 6
+
+
+def test_a_rate_at_which_a_scrub_never_ends_is_refused() -> None:
+    check_rate(64 * 1024)
+    for rate in (1, 64 * 1024 - 1):
+        with pytest.raises(ConfigError, match=f'rate is {rate}.*65536'):
+            check_rate(rate)
 
 
 def test_a_cancelled_optimise_goes_on_where_it_was(ram_path: Path) -> None:
