@@ -492,6 +492,10 @@ class Store(ProfileKeeper):
                 files.unlink(self._quarantine / kept_name)
         # Its rows name chunks, and so do rows that it does not hold any more.
         files.unlink(self._folder / 'catalog.sqlite')
+        # Durably, and before the log decides: a power cut must not bring back what it forgets.
+        for folder in (self._chunks, self._quarantine, self._folder):
+            if files.check_folder(folder):
+                files.sync_folder(folder)
 
     def _rewrite_log(self, window_id: str, name: str, turns: Sequence[Turn]) -> None:
         header = turnlog.pack_header(name, bytes.fromhex(window_id))
