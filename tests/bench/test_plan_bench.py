@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from cwm_ros.bench.plan import format_plan_rows, measured_row, PlanRow
 from cwm_ros.config import Settings
 
@@ -25,6 +27,7 @@ def test_a_ratio_is_of_the_better_fixed_strategy() -> None:
     assert 'best 0.50, median 1.00, worst 1.10' in text
 
 
+@pytest.mark.slow
 def test_strategies_are_timed_on_this_machine(tmp_path: Path) -> None:
     notes: list[str] = []
     found = measured_row(Settings(), tmp_path, num_tokens=600, rounds=1, note=notes.append)

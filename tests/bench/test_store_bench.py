@@ -72,6 +72,7 @@ def test_a_header_is_measured_with_what_was_written(tmp_path: Path, *, is_encryp
     assert 'with 32 turns' in format_headers([row])
 
 
+@pytest.mark.slow
 def test_the_curve_has_a_row_for_each_count(tmp_path: Path) -> None:
     rows = measure_scaling(tmp_path, (2, 4), rounds=2)
     assert [row.windows for row in rows] == [2, 4]
