@@ -45,7 +45,7 @@ class Report(TypedDict, total=False):
     killed: bool
     pid: int
     result: bool
-    steps: list[tuple[float, int, bool]]
+    steps: list[tuple[float, int, bool, bool]]
     question: str
     expected: str
     reused_tokens: int

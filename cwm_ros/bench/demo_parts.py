@@ -73,7 +73,10 @@ def ask(manager: Manager, dialogue: Dialogue) -> None:
     recompute_s = _recompute(manager, tokens)
     report(
         result=True,
-        steps=[(step.elapsed_s, step.chunks_done, step.is_usable) for step in told.steps],
+        steps=[
+            (step.elapsed_s, step.chunks_done, step.is_usable, step.is_complete)
+            for step in told.steps
+        ],
         chunks_total=len(thaw.steps),
         question=question.text,
         answer=told.text,

@@ -82,13 +82,13 @@ class Narrator:
         self._say(f'process 2 thaws and is asked: {report["question"]}')
         first_token_ms = report['time_to_first_token_s'] * 1e3
         is_answering = False
-        for elapsed_s, done, is_usable in report['steps']:
+        for elapsed_s, done, is_usable, is_complete in report['steps']:
             if elapsed_s * 1e3 > first_token_ms and not is_answering:
                 is_answering = True
                 self._say(f'  {first_token_ms:8.1f} ms  the answer begins: {report["answer"]}')
             filled = BAR_CELLS * done // report['chunks_total']
             bar = '█' * filled + '·' * (BAR_CELLS - filled)
-            state = 'complete' if done == report['chunks_total'] else 'usable' * is_usable
+            state = 'complete' if is_complete else 'usable' * is_usable
             self._say(f'  {elapsed_s * 1e3:8.1f} ms  {bar} {done:3} chunks  {state}')
 
     def _say(self, text: str) -> None:
