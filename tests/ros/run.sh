@@ -22,16 +22,27 @@ if ! problem=$("$python" -c 'import rclpy' 2>&1); then
     exit 0
 fi
 
-# The messages are built once, into a folder that stays until one of them changes.
-if ! "$python" -c 'import cwm_interfaces.msg' 2>/dev/null; then
+# A ROS 2 from packages brings colcon and what it needs for the system's Python; where there is
+# none, both go into the virtual environment.
+if command -v colcon >/dev/null; then
+    builder=$(command -v python3)
+else
+    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,plot,ros]'
+    export PATH=$PWD/.venv/bin:$PATH
+    builder=$python
+fi
+
+# The messages are built once, into a folder that stays until one of them changes. (The folder of
+# that name in this checkout is importable, too, but holds no message: ask for one.)
+if ! "$python" -c 'from cwm_interfaces.msg import Usability' 2>/dev/null; then
     digest=$(find cwm_interfaces -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum)
     base=${XDG_CACHE_HOME:-$HOME/.cache}/cwm_ros/interfaces-${ROS_DISTRO:-ros}-${digest:0:16}
     if [ ! -e "$base/is-built" ]; then
+        rm -rf "$base"
         if ! colcon --log-base "$base/log" build --base-paths cwm_interfaces \
             --build-base "$base/build" --install-base "$base/install" \
-            --cmake-args -DBUILD_TESTING=OFF; then
-            echo 'cwm_interfaces could not be built: colcon and the build tools of ROS 2 are'
-            echo 'needed (python3-colcon-common-extensions, empy, catkin_pkg, lark)'
+            --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$builder"; then
+            echo 'cwm_interfaces could not be built, see above'
             exit 1
         fi
         touch "$base/is-built"
