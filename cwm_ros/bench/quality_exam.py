@@ -46,9 +46,11 @@ if TYPE_CHECKING:
 CONTINUED_TOKENS = 256
 """How far a dialogue goes on behind its window, to be predicted."""
 ANSWER_TOKENS = 128
-SYSTEM, SHARED, OTHER, UNANSWERABLE = 'system prompt', 'shared word', 'no shared word', 'unknown'
-GROUPS = (SYSTEM, SHARED, OTHER, UNANSWERABLE)
-FROM_SYSTEM, FROM_PARAPHRASES = 1, 1
+SYSTEM, SHARED, UNANSWERABLE = 'system prompt', 'shared word', 'unknown'
+PARAPHRASE, OTHER = 'paraphrase', 'other words'
+"""No word is shared with the turn that answers: a fact, or state and corrections."""
+GROUPS = (SYSTEM, SHARED, PARAPHRASE, OTHER, UNANSWERABLE)
+FROM_SYSTEM, FROM_PARAPHRASES = 2, 2
 """How many questions of these kinds are asked at most besides those that are drawn."""
 
 Predictions = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -76,13 +78,15 @@ class Said:
 
 
 def group_of(question: Question, turns: Sequence[Turn]) -> str:
-    """Say whether a question shares a content word with a turn that answers it."""
+    """Say how a question can be found: by a content word of each turn that answers it, or not."""
     if question.kind is Kind.UNANSWERABLE:
         return UNANSWERABLE
     if question.sources == (0,):
         return SYSTEM
     told = [content_words(turns[source].text) for source in question.sources]
-    return SHARED if all(content_words(question.text) & words for words in told) else OTHER
+    if all(content_words(question.text) & words for words in told):
+        return SHARED
+    return PARAPHRASE if question.kind is Kind.PARAPHRASE else OTHER
 
 
 class Examiner:
@@ -203,12 +207,12 @@ class Window:
 def _draw(
     questions: Sequence[Question], num_turns: int, count: int, rng: Random
 ) -> list[Question]:
-    """Draw questions about what was said in the first turns alone."""
+    """Draw questions about what was said in the first turns alone; none if ``count`` is 0."""
     held = [q for q in questions if all(source < num_turns for source in q.sources)]
     chosen = [q for q in held if q.sources == (0,)][:FROM_SYSTEM]
     chosen += [q for q in held if q.kind is Kind.PARAPHRASE][:FROM_PARAPHRASES]
     rest = [q for q in held if q not in chosen]
-    return [*chosen, *rng.sample(rest, min(count, len(rest)))]
+    return [*chosen, *rng.sample(rest, min(count, len(rest)))] if count else []
 
 
 def _meanings_of(window: Window) -> Meanings:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cwm_ros.bench.quality_exam import OTHER, SHARED
+from cwm_ros.bench.quality_exam import PARAPHRASE, SHARED
 from cwm_ros.bench.quality_rows import COMPLETE, USABLE
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ COLORS = {
     'oldest first': '#b8b8b8',
     'random': '#c0a060',
 }
-PANELS = (f'exact, {SHARED}', f'exact, {OTHER}', 'agreement')
+PANELS = (f'exact, {SHARED}', f'exact, {PARAPHRASE}', 'agreement')
 PANEL_INCHES = (4.2, 3.0)
 FONT_SIZE = 8
 AGAIN = 'again'
@@ -47,7 +47,7 @@ def draw(report: QualityReport, file: Path) -> None:
             rows = [r for r in report.rows if (r.context, r.codec) == (context, codec)]
             values: Sequence[Callable[[QualityRow], float | None]] = (
                 lambda row: row.rate(SHARED),
-                lambda row: row.rate(OTHER),
+                lambda row: row.rate(PARAPHRASE),
                 lambda row: row.agreement,
             )
             for axis, name, value in zip(line, PANELS, values, strict=True):

@@ -183,10 +183,17 @@ def store_command(options: Options, *, windows: int, folder: Path) -> None:
 )  # fmt: skip
 @click.option('--dialogues', type=click.IntRange(1), default=20, show_default=True)
 @click.option('--minutes', type=click.FloatRange(0), default=0, help='Begin no dialogue after.')
-@click.option('--questions', type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    '--questions', type=click.IntRange(0), default=4, show_default=True,
+    help='Drawn for each; 0 for agreement alone.',
+)  # fmt: skip
 @click.option(
     '--codec', 'codecs', type=click.Choice(CODECS), multiple=True, default=('int8', 'int4'),
     show_default=True, help='May be repeated; the first one in all detail.',
+)  # fmt: skip
+@click.option(
+    '--log', 'file', type=click.Path(path_type=Path),
+    help='Keep each dialogue in this file, and measure none again that it holds.',
 )  # fmt: skip
 @click.option('--plot', type=click.Path(path_type=Path), help='Draw the rows into a PNG file.')
 @click.pass_obj
@@ -198,10 +205,12 @@ def quality_command(
     minutes: float,
     questions: int,
     codecs: tuple[str, ...],
+    file: Path | None,
     plot: Path | None,
 ) -> None:
     """Say how good answers are from a part of a window, by the order in which it came back."""
     from cwm_ros.bench.quality import bench_quality, QualityBench
+    from cwm_ros.bench.quality_text import format_quality
     from cwm_ros.bench.tables import describe_machine
 
     bench = QualityBench(
@@ -211,6 +220,7 @@ def quality_command(
         codecs=codecs,
         settings=options.settings,
         minutes=minutes,
+        file=file,
     )
     report = bench_quality(bench, options.note)
     if plot:
@@ -218,7 +228,7 @@ def quality_command(
 
         draw(report, plot)
     values = {'machine': describe_machine(Path()), **report.as_json()}
-    options.show(values, report.as_text())
+    options.show(values, format_quality(report))
 
 
 @bench_command.command('targets')
