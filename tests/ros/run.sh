@@ -63,4 +63,6 @@ if [ "${RMW_IMPLEMENTATION:-}" = rmw_cyclonedds_cpp ] && [ -z "${CYCLONEDDS_URI:
         <Peers><Peer address="localhost"/></Peers></Discovery></Domain></CycloneDDS>'
 fi
 # ROS brings plugins for pytest that are not needed and that do not load everywhere.
-exec "$python" -m pytest -p no:launch_testing -p no:launch_ros -m ros tests/ros "$@"
+# Some tests are long: a drive of twenty ignition cycles, a soak.
+exec "$python" -m pytest -p no:launch_testing -p no:launch_ros -o faulthandler_timeout=600 \
+    -m ros tests/ros "$@"
