@@ -3,13 +3,16 @@
 """
 Planted late facts: questions answered while the fact's chunks are absent, and their reviews.
 
-Each question about a held-out dialogue is asked with only the first and last chunks there; then
-everything is there, and the answer is reviewed. A wrong answer is to be flagged, a right one not.
+Each question about a held-out dialogue is asked without all but the usable part, or without what
+answers it; then everything is there, and the answer is reviewed. A wrong answer is to be changed,
+a right one not.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+import itertools
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cwm_ros.abstention import Abstentions
@@ -30,6 +33,39 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_TOKENS = 64
 DIALOGUES_PER_SEED = 10_000
+ABSENT = (MIDDLE, SOURCE) = 'middle', 'source'
+
+
+@dataclass(slots=True, kw_only=True)
+class Judged:
+    """
+    Provisional answers of a sort.
+
+    Parameters
+    ----------
+    total, changed
+        How many there were, and how many of them were marked CHANGED.
+    corrected
+        Those of them whose new answer is right to the letter.
+
+    """
+
+    total: int = 0
+    changed: int = 0
+    corrected: int = 0
+
+    def add(self, review: Review, answer: str) -> None:
+        """Count one."""
+        is_changed = review.verdict is ReviewVerdict.CHANGED
+        self.total += 1
+        self.changed += is_changed
+        self.corrected += is_changed and review.text == answer
+
+    def as_text(self, sort: str) -> str:
+        """Return the figures for a person."""
+        share = f' ({self.changed / self.total:.1%})' if self.total else ''
+        changed = f'{self.changed} of {self.total} changed{share}'
+        return f'{sort}: {changed}, {self.corrected} then right'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,40 +75,32 @@ class ReviewCount:
 
     Parameters
     ----------
-    context, questions
-        Length of the dialogues [tokens], and how many questions were asked.
-    wrong, flagged
-        Provisional answers that were wrong (abstentions from what was told included), and those
-        of them that were marked CHANGED.
-    corrected
-        Those of them whose new answer is right to the letter.
-    right, false_alarms
-        Provisional answers that were right, and those of them that were marked CHANGED.
+    context, questions, absent
+        Length of the dialogues [tokens], how many questions were asked, and without what.
+    wrong
+        Provisional answers that said something else than is true; they are to be changed.
+    abstained
+        Those that said nothing about what had been told; they are to be changed, too.
+    right
+        Those that were right; a change is a false alarm.
 
     """
 
     context: int
     questions: int
-    wrong: int
-    flagged: int
-    corrected: int
-    right: int
-    false_alarms: int
+    absent: str
+    wrong: Judged
+    abstained: Judged
+    right: Judged
 
     def as_text(self) -> str:
         """Return the figures for a person."""
-        shares = [
-            f'{part / max(total, 1):.1%}'
-            for part, total in (
-                (self.flagged, self.wrong),
-                (self.corrected, self.wrong),
-                (self.false_alarms, self.right),
-            )
-        ]
-        return (
-            f'{self.questions} questions at {self.context} tokens: of {self.wrong} wrong answers '
-            f'{shares[0]} flagged, {shares[1]} corrected; of {self.right} right ones {shares[2]} '
-            'flagged'
+        sorts = (self.wrong, 'wrong'), (self.abstained, 'abstained'), (self.right, 'right')
+        return '\n'.join(
+            [
+                f'{self.questions} questions at {self.context} tokens, without {self.absent}',
+                *(judged.as_text(sort) for judged, sort in sorts),
+            ]
         )
 
 
@@ -82,6 +110,7 @@ def measure_reviews(
     context: int,
     questions: int,
     seed: int,
+    absent: str = MIDDLE,
     on_question: Callable[[int], None] = lambda _: None,
 ) -> ReviewCount:
     """
@@ -93,60 +122,77 @@ def measure_reviews(
         Names the model; no store is opened.
     context, questions, seed
         Length of each dialogue [tokens], how many questions, and which dialogues.
+    absent
+        What is not there while they are asked, one of `ABSENT`: all but the usable part, or only
+        the chunks that hold what answers the question. Questions for which this is nothing are
+        not asked.
     on_question
         Called with the number of questions asked so far.
 
     """
     cache = settings.engine.cache_path
     model = Checkpoint.configured(settings.engine)
-    counts = dict.fromkeys(('wrong', 'flagged', 'corrected', 'right', 'false_alarms'), 0)
+    abstentions = Abstentions(model.card.abstentions)
+    wrong, abstained, right = Judged(), Judged(), Judged()
     with open_engine(
         lambda formulation: build_graph(model, formulation, cache),
         model.kv_spec,
         model.identity,
         settings.engine,
     ) as engine:
-        asked = 0
-        for question, review in _reviews(engine, model, settings, context, seed):
-            is_flagged = review.verdict is ReviewVerdict.CHANGED
+        exams = _exams(engine, model, settings, context=context, seed=seed, absent=absent)
+        for number, (question, review) in enumerate(islice(exams, questions), 1):
             if review.said == question.answer:
-                counts['right'] += 1
-                counts['false_alarms'] += is_flagged
+                sort = right
             else:
-                counts['wrong'] += 1
-                counts['flagged'] += is_flagged
-                counts['corrected'] += is_flagged and review.text == question.answer
-            asked += 1
-            on_question(asked)
-            if asked == questions:
-                break
-    return ReviewCount(context=context, questions=asked, **counts)
+                sort = abstained if abstentions.is_one(review.said) else wrong
+            sort.add(review, question.answer)
+            on_question(number)
+    return ReviewCount(
+        context=context,
+        questions=questions,
+        absent=absent,
+        wrong=wrong,
+        abstained=abstained,
+        right=right,
+    )
 
 
-def _reviews(
-    engine: Engine, model: Checkpoint, settings: Settings, context: int, seed: int
+def _exams(
+    engine: Engine, model: Checkpoint, settings: Settings, *, context: int, seed: int, absent: str
 ) -> Iterator[tuple[Question, Review]]:
-    number = seed * DIALOGUES_PER_SEED
-
     def count(turn: Turn) -> int:
         return len(model.tokenizer.encode(f' {turn.text}')) + 2
 
-    while True:
+    for number in itertools.count(seed * DIALOGUES_PER_SEED):
         dialogue = make_dialogue(number, context, count)
-        number += 1
         for question in dialogue.questions:
             engine.reset()
             session = Session(engine, model.chat, model.stop_ids)
             for turn in dialogue.turns:
                 session.add_turn(turn)
-            first, last = usable_bounds(
-                session.num_tokens, session.turn_stops, settings=settings.thaw
-            )
-            end = session.num_tokens
-            session.compute(0, end, LogitRows.NONE)
-            session.drop(first, last)
-            review = _ask(session, model, question)
-            yield question, review
+            left_out = _left_out(session, question, settings, absent)
+            if left_out:
+                session.compute(0, session.num_tokens, LogitRows.NONE)
+                for start, stop in left_out:
+                    session.drop(start, stop)
+                yield question, _ask(session, model, question)
+
+
+def _left_out(
+    session: Session, question: Question, settings: Settings, absent: str
+) -> list[tuple[int, int]]:
+    """Return what is absent while a question is asked [token ranges]; nothing that is usable."""
+    stops = session.turn_stops
+    first, last = usable_bounds(session.num_tokens, stops, settings=settings.thaw)
+    if absent == MIDDLE:
+        return [(first, last)] if first < last else []
+    size, chunks = settings.codec.chunk_tokens, set()
+    for source in question.sources:
+        begin = stops[source - 1] if source else 0
+        chunks |= {*range(begin // size, (stops[source] - 1) // size + 1)}
+    ranges = ((max(first, n * size), min(last, (n + 1) * size)) for n in sorted(chunks))
+    return [(start, stop) for start, stop in ranges if start < stop]
 
 
 def _ask(session: Session, model: Checkpoint, question: Question) -> Review:

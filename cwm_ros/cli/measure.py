@@ -273,13 +273,24 @@ def forget_command(options: Options, *, context: int, dialogues: int, seed: int)
 @click.option('--context', type=click.IntRange(512), default=4096, show_default=True)
 @click.option('--questions', type=click.IntRange(1), default=100, show_default=True)
 @click.option('--seed', type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    '--absent', type=click.Choice(('middle', 'source')), default='middle', show_default=True,
+    help='All but the usable part, or only the chunks that hold the answer.',
+)  # fmt: skip
 @click.pass_obj
-def review_command(options: Options, *, context: int, questions: int, seed: int) -> None:
-    """Answer with the first and last tokens only, review with all, and count what is flagged."""
+def review_command(
+    options: Options, *, context: int, questions: int, seed: int, absent: str
+) -> None:
+    """Answer while chunks are absent, review with all, and count what is changed."""
     from cwm_ros.bench.review import measure_reviews
 
     with show_bar('asking', questions) as update:
         count = measure_reviews(
-            options.settings, context=context, questions=questions, seed=seed, on_question=update
+            options.settings,
+            context=context,
+            questions=questions,
+            seed=seed,
+            absent=absent,
+            on_question=update,
         )
     options.show(asdict(count), count.as_text())
