@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from cwm_ros.engine import LogitRows
 from cwm_ros.store.layout import checksum
 
 if TYPE_CHECKING:
@@ -110,8 +109,14 @@ def digest_of(tokens: TokenArray) -> int:
 
 
 def compute_rows(engine: Engine, tokens: TokenArray, stop: int, num_rows: int) -> FloatArray:
-    """Return logits (R, V) of the last R tokens before ``stop``, computed over what is there."""
-    return engine.run(tokens[stop - num_rows : stop], stop - num_rows, rows=LogitRows.ALL)
+    """
+    Return logits (R, V) of the last R tokens before ``stop``, computed over what is there.
+
+    One after the other: engines are made for steps of one token. At 16K positions a slice of two
+    takes four times as long as a step.
+    """
+    rows = [engine.run(tokens[p : p + 1], p) for p in range(stop - num_rows, stop)]
+    return np.concatenate(rows)
 
 
 def take_probe(engine: Engine, tokens: TokenArray, stop: int) -> Probe:

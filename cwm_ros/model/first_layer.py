@@ -33,6 +33,14 @@ EMBEDDING = 'model.embed_tokens.weight'
 LAYER = 'model.layers.0.'
 SMALL_EMBEDDING_BYTES = 1 << 24
 """Up to here the embedding is kept; of larger ones rows are read, each for 0.1 ms."""
+PIECE_ROWS = 4
+PIECE_PRODUCTS = 1 << 17
+"""
+Multiplications that a BLAS does in the thread that asks, with a factor of two to spare.
+
+OpenBLAS takes all cores for more than 2^18. Its threads then spin for 50 ms of processor time in
+case that there is more to do, which takes one of two cores from a thaw.
+"""
 
 
 class FirstLayer:
@@ -109,7 +117,7 @@ class FirstLayer:
         if self._is_coded:
             rows = decode_rows(*code_rows(rows))
         x = self._normed(rows * np.float32(spec.embedding_scale))
-        joint = x @ self._matrix.T + self._bias
+        joint = product(x, self._matrix) + self._bias
         heads = joint.reshape(len(tokens), 2, spec.num_kv_heads, spec.head_dim)
         keys, values = np.moveaxis(heads, 0, 2)
         if self._key_norm is not None:
@@ -154,6 +162,34 @@ class FirstLayer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def product(x: FloatArray, matrix: FloatArray) -> FloatArray:
+    """
+    Return ``x @ matrix.T`` without waking the threads of the BLAS, see `PIECE_PRODUCTS`.
+
+    Parameters
+    ----------
+    x, matrix
+        Shape (N, K) and (M, K), float32.
+
+    Returns
+    -------
+    FloatArray
+        Shape (N, M).
+
+    """
+    (num_rows, depth), width = x.shape, len(matrix)
+    columns = min(width, max(2, PIECE_PRODUCTS // (PIECE_ROWS * depth)))
+    rows = np.pad(x, ((0, -num_rows % PIECE_ROWS), (0, 0))).reshape(1, -1, PIECE_ROWS, depth)
+    parts = [np.zeros((0, num_rows), np.float32)]
+    whole = width - width % columns
+    for first, last, step in ((0, whole, columns), (whole, width, width - whole)):
+        if first < last:  # a part of the matrix meets all rows while it is in the cache
+            part = matrix[first:last].reshape(-1, 1, step, depth)
+            found = np.matmul(rows, part.transpose(0, 1, 3, 2))
+            parts.append(found.transpose(0, 3, 1, 2).reshape(last - first, -1)[:, :num_rows])
+    return np.concatenate(parts).T
 
 
 def _unit(x: FloatArray, eps: float) -> FloatArray:

@@ -45,3 +45,15 @@ def test_the_first_layer_is_what_the_graph_computes(
             assert found.dtype == np.float32
             np.testing.assert_allclose(found, truth[:, :, order], atol=2e-5)
             assert np.abs(first.kv(tokens[order], start + order + 1)[0] - found[0]).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ('num_rows', 'depth', 'width'), [(0, 8, 4), (1, 256, 256), (5, 300, 70), (66, 4096, 51)]
+)
+def test_a_product_in_pieces_is_the_product(num_rows: int, depth: int, width: int) -> None:
+    rng = np.random.default_rng(width)
+    x = rng.normal(size=(num_rows, depth)).astype(np.float32)
+    matrix = rng.normal(size=(width, depth)).astype(np.float32)
+    found = first_layer.product(x, matrix)
+    assert (found.shape, found.dtype) == ((num_rows, width), np.float32)
+    np.testing.assert_allclose(found, x.astype(np.float64) @ matrix.T, atol=1e-3)
