@@ -44,6 +44,20 @@ def test_each_transition_and_back(start_node: StartNode, client: Client) -> None
     assert client.state() == 'finalized'
 
 
+def test_a_transition_that_the_state_does_not_have_is_refused(
+    start_node: StartNode, client: Client
+) -> None:
+    node = start_node()
+    client.meet()
+
+    assert not client.change(ACTIVATE)
+    assert not client.change(250)
+    assert client.change(CONFIGURE)
+    assert not client.change(CONFIGURE)
+    assert client.state() == 'inactive'
+    assert 'a transition is refused' in node.output
+
+
 def test_what_was_said_survives_a_restart(start_node: StartNode, client: Client) -> None:
     node = start_node()
     client.meet()
