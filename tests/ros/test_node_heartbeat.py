@@ -46,7 +46,7 @@ def test_no_callback_takes_long_while_a_thaw_and_an_answer_run(
         strategy = ThawWindow.Goal.RECOMPUTE
         thaw = client.send(ThawWindow, 'thaw_window', window='assistant', strategy=strategy)
         answer = client.send(Generate, 'generate', text="What's the code for the gate?")
-        for _ in range(20):
+        for _ in range(30):
             client.publish(BatteryState, 'battery_state', BatteryState(percentage=0.9))
             assert client.call(ListWindows, 'list_windows').windows
         assert client.end(answer).status == GoalStatus.STATUS_SUCCEEDED

@@ -340,13 +340,22 @@ class Client:
             time.sleep(SETTLE_S)
         client = self._clients[key]
         assert client.wait_for_server(WAIT_S), f'no action {name}'
-        sent = client.send_goal_async(kind.Goal(**goal), on_feedback)
-        return self.result(sent)
+        message = kind.Goal(**goal)
+        return self.result(self._in_loop(lambda: client.send_goal_async(message, on_feedback)))
+
+    def _in_loop(self, call: Callable[[], Any]) -> Any:
+        """
+        Call in the executor's thread, and return the future that it returned.
+
+        An action client is not safe with threads: a response that overtakes the bookkeeping of
+        its request is dropped ('Ignoring unexpected goal response').
+        """
+        return self.result(self._executor.create_task(call))
 
     def end(self, handle: Any, timeout_s: float = WAIT_S) -> Any:
         """Return a goal's status and result, as one message with both."""
         assert handle.accepted
-        return self.result(handle.get_result_async(), timeout_s)
+        return self.result(self._in_loop(handle.get_result_async), timeout_s)
 
     def run(self, kind: type, name: str, **goal: Any) -> Any:
         return self.end(self.send(kind, name, **goal))
