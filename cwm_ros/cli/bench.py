@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs that measure: bench thaw, freeze, plan, engine, codec, store, quality, targets."""
+"""Verbs that measure: bench thaw, freeze, plan, engine, codec, store, quality, node, targets."""
 
 from __future__ import annotations
 
@@ -229,6 +229,27 @@ def quality_command(
         draw(report, plot)
     values = {'machine': describe_machine(Path()), **report.as_json()}
     options.show(values, format_quality(report))
+
+
+@bench_command.command('node')
+@click.option('--tokens', type=click.IntRange(512), default=4096, show_default=True)
+@click.option('--starts', type=click.IntRange(1), default=5, show_default=True)
+@click.option('--rounds', type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    '--folder',
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default='.',
+    help='On the drive to be measured.',
+)
+@click.pass_obj
+def node_command(options: Options, *, tokens: int, starts: int, rounds: int, folder: Path) -> None:
+    """Time the ROS node's start, and what it adds to answers; weigh it, also idle."""
+    from cwm_ros.bench.node import bench_node
+
+    report = bench_node(
+        options.settings, folder, tokens=tokens, starts=starts, rounds=rounds, note=options.note
+    )
+    options.show(report.as_json(), report.as_text())
 
 
 @bench_command.command('targets')
