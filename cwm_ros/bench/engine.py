@@ -6,90 +6,78 @@ How fast the engine is at the end of a long context, beside llama.cpp with the s
 The weights are the model's, or random ones of a published geometry, in one or more kinds.
 
 All engines take turns within a round, so that a busy minute slows each of them; llama.cpp joins
-when ``pip install 'cwm_ros[peers]'`` was.
+when ``pip install 'cwm_ros[peers]'`` was. A turn is told as soon as it was taken, so a run that
+is stopped early has said what it found.
 """
 
 from __future__ import annotations
 
-from contextlib import closing, ExitStack
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
-import os
-from pathlib import Path
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import dataclass
 from statistics import median
-from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Protocol, TYPE_CHECKING
+from typing import NamedTuple, TYPE_CHECKING
 
 import numpy as np
 
-from cwm_ros.bench.peer_llamacpp import LlamaCpp, write_gguf
-from cwm_ros.bench.random_checkpoint import write_random_checkpoint
-from cwm_ros.engine import LogitRows, open_engine
-from cwm_ros.model import build_graph, Checkpoint
+from cwm_ros.bench.engine_contenders import Contest, PEER, SLICE_TOKENS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
 
+    from cwm_ros.bench.engine_contenders import Contender
     from cwm_ros.config import EngineSettings
-    from cwm_ros.engine import Engine
     from cwm_ros.kv import TokenArray
 
-PEER = 'llama.cpp'
-SLICE_TOKENS = 256
 NUM_STEPS = 64
+
+
+class Rates(NamedTuple):
+    """
+    How fast an engine was, or how many times faster than another [tokens/s, or 1].
+
+    The whole context but its last 256 tokens, those last 256, and single tokens there.
+    """
+
+    prefill_all: float
+    prefill_last: float
+    decode: float
+
+
+class Turn(NamedTuple):
+    """One engine's turn in a round."""
+
+    round: int
+    engine: str
+    weights: str
+    rates: Rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """
-    Rates of one engine, medians over the rounds [tokens/s].
+    One engine's turns together.
 
     Parameters
     ----------
     engine, weights
         'scatter', 'delta' or 'llama.cpp', and the kind of its weights.
-    context_tokens, threads
-        At the end of how long a context, and with how many threads.
-    prefill_all, prefill_last, decode
-        The whole context but its last 256 tokens, those last 256, and single tokens there.
-    prefill_all_ratio, prefill_last_ratio, decode_ratio
-        Median of the rounds' ratios to llama.cpp; 0 when it is not installed.
+    rounds
+        How many turns it had.
+    rates
+        Medians over its turns [tokens/s].
+    ratios
+        Medians of the rounds' ratios to llama.cpp; None when that has not run.
 
     """
 
     engine: str
     weights: str
-    context_tokens: int
-    threads: int
-    prefill_all: float
-    prefill_last: float
-    decode: float
-    prefill_all_ratio: float = 0.0
-    prefill_last_ratio: float = 0.0
-    decode_ratio: float = 0.0
-
-
-class _Contender(Protocol):
-    def run(self, tokens: TokenArray) -> None: ...
-
-    def rewind(self, position: int) -> None: ...
-
-
-class _Ours:
-    """An engine of ours, with the position kept."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._position = 0
-
-    def run(self, tokens: TokenArray) -> None:
-        self._engine.run(tokens, self._position, rows=LogitRows.LAST)
-        self._position += len(tokens)
-
-    def rewind(self, position: int) -> None:
-        self._engine.drop(position, self._position)
-        self._position = position
+    rounds: int
+    rates: Rates
+    ratios: Rates | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +93,13 @@ class EngineBench:
         Length of the context at whose end the rates are measured.
     rounds
         How often each engine takes its turn.
+    seconds
+        No second or later round begins after so long; 0 is no limit [s].
     geometry
         A model of the table of published ones: random weights of its sizes instead of the
         settings' model; empty for none.
+    keep
+        Folder where random weights, their graphs and llama.cpp's files stay for another run.
     weights
         Kinds of weights, 'fp32', 'fp16', 'int8' or 'int4'.
     formulations
@@ -118,65 +110,40 @@ class EngineBench:
     settings: EngineSettings
     context_tokens: int = 4096
     rounds: int = 7
+    seconds: float = 0.0
     geometry: str = ''
+    keep: Path | None = None
     weights: Sequence[str] = ('fp32',)
     formulations: Sequence[str] = ('scatter', 'delta')
 
 
-def bench_engine(bench: EngineBench) -> list[Row]:
-    """Measure the formulations, and llama.cpp when it is installed, with each kind of weights."""
-    threads = bench.settings.threads or os.cpu_count() or 1
-    settings = replace(
-        bench.settings, threads=threads, prefill_slice=SLICE_TOKENS, context_tokens=0
+def take_turns(bench: EngineBench, note: Callable[[str], None]) -> Generator[Turn, None, None]:
+    """
+    Let the formulations, and llama.cpp when it is installed, take turns with each kind of weights.
+
+    ``note`` is told what is being made before the first turn.
+    """
+    contest = Contest(
+        bench.settings,
+        bench.context_tokens,
+        formulations=bench.formulations,
+        kinds=bench.weights,
+        geometry=bench.geometry,
+        keep=bench.keep,
+        note=note,
     )
-    with ExitStack() as opened:
-        if bench.geometry:
-            folder = Path(opened.enter_context(TemporaryDirectory(prefix='cwm-bench-')))
-            made = write_random_checkpoint(bench.geometry, bench.context_tokens, folder / 'model')
-            settings = replace(settings, model=str(made), cache_dir=str(folder / 'graphs'))
-        contenders: dict[tuple[str, str], _Contender] = {}
-        for kind in bench.weights:
-            own = replace(settings, precision=kind)
-            contenders |= _open_all(opened, own, bench.context_tokens, bench.formulations)
-        spec = Checkpoint.configured(settings).spec
+    with closing(contest):
         rng = np.random.default_rng(0)
-        tokens = rng.integers(0, spec.vocab_size, bench.context_tokens).astype(np.int32)
-        times: dict[tuple[str, str], list[tuple[float, ...]]] = {key: [] for key in contenders}
-        for _ in range(bench.rounds):
-            for key, contender in contenders.items():
-                times[key].append(_take_turn(contender, tokens))
-    return [_row(key, times, bench.context_tokens, threads) for key in times]
+        tokens = rng.integers(0, contest.vocab_size, bench.context_tokens).astype(np.int32)
+        begun = perf_counter()
+        for number in range(1, bench.rounds + 1):
+            if number > 1 and 0 < bench.seconds <= perf_counter() - begun:
+                return
+            for (engine, weights), contender in contest.contenders.items():
+                yield Turn(number, engine, weights, _take_turn(contender, tokens))
 
 
-def _open_all(
-    opened: ExitStack,
-    settings: EngineSettings,
-    context_tokens: int,
-    formulations: Sequence[str],
-) -> dict[tuple[str, str], _Contender]:
-    checkpoint = Checkpoint.configured(settings)
-    kind = checkpoint.weights
-    contenders: dict[tuple[str, str], _Contender] = {}
-    for name in formulations:
-        engine = opened.enter_context(
-            open_engine(
-                lambda formulation: build_graph(checkpoint, formulation, settings.cache_path),
-                checkpoint.kv_spec,
-                checkpoint.identity,
-                replace(settings, formulation=name),
-            )
-        )
-        contenders[name, kind] = _Ours(engine)
-    if find_spec('llama_cpp') and find_spec('gguf'):
-        folder = Path(opened.enter_context(TemporaryDirectory(prefix='cwm-bench-')))
-        write_gguf(checkpoint, folder / 'model.gguf')
-        peer = LlamaCpp(folder / 'model.gguf', context_tokens, settings.threads)
-        contenders[PEER, kind] = opened.enter_context(closing(peer))
-    return contenders
-
-
-def _take_turn(contender: _Contender, tokens: TokenArray) -> tuple[float, float, float]:
-    """Return the seconds of: all but the last slice, the last slice, and one token there."""
+def _take_turn(contender: Contender, tokens: TokenArray) -> Rates:
     last = len(tokens) - SLICE_TOKENS
     contender.rewind(0)
     begun = perf_counter()
@@ -190,47 +157,53 @@ def _take_turn(contender: _Contender, tokens: TokenArray) -> tuple[float, float,
         before = perf_counter()
         contender.run(tokens[token : token + 1])
         steps.append(perf_counter() - before)
-    return prefilled - begun, finished - prefilled, median(steps)
-
-
-def _row(
-    key: tuple[str, str],
-    times: dict[tuple[str, str], list[tuple[float, ...]]],
-    context_tokens: int,
-    threads: int,
-) -> Row:
-    engine, weights = key
-    work = (context_tokens - SLICE_TOKENS, SLICE_TOKENS, 1)
-    rates = [work[i] / median(turn[i] for turn in times[key]) for i in range(3)]
-    ratios = [0.0, 0.0, 0.0]
-    if (PEER, weights) in times:
-        pairs = list(zip(times[PEER, weights], times[key], strict=True))
-        ratios = [median(peer[i] / ours[i] for peer, ours in pairs) for i in range(3)]
-    return Row(
-        engine=engine,
-        weights=weights,
-        context_tokens=context_tokens,
-        threads=threads,
-        prefill_all=rates[0],
-        prefill_last=rates[1],
-        decode=rates[2],
-        prefill_all_ratio=ratios[0],
-        prefill_last_ratio=ratios[1],
-        decode_ratio=ratios[2],
+    return Rates(
+        last / (prefilled - begun), SLICE_TOKENS / (finished - prefilled), 1 / median(steps)
     )
 
 
-def format_rows(rows: Sequence[Row]) -> str:
-    """Return the rows as a table for people."""
-    where = f'{rows[0].context_tokens} tokens, {rows[0].threads} threads'
-    columns = f'{"engine":<10} {"weights":<7} {"prefill":>15} {"last 256":>15} {"decode":>15}'
-    lines = [f'{columns}   tokens/s (x {PEER}), {where}']
-    for row in rows:
-        cells = (
-            (row.prefill_all, row.prefill_all_ratio),
-            (row.prefill_last, row.prefill_last_ratio),
-            (row.decode, row.decode_ratio),
+def summarize(turns: Sequence[Turn]) -> list[Row]:
+    """Return a row for each engine and kind of weights; rounds need not be whole."""
+    taken: dict[tuple[str, str], dict[int, Rates]] = defaultdict(dict)
+    for turn in turns:
+        taken[turn.engine, turn.weights][turn.round] = turn.rates
+    return [
+        Row(
+            engine=engine,
+            weights=weights,
+            rounds=len(own),
+            rates=_medians(list(own.values())),
+            ratios=_ratios(own, taken.get((PEER, weights), {})),
         )
-        shown = ' '.join(f'{rate:>8.1f} ({ratio:>4.2f})' for rate, ratio in cells)
-        lines.append(f'{row.engine:<10} {row.weights:<7} {shown}')
+        for (engine, weights), own in taken.items()
+    ]
+
+
+def _ratios(own: dict[int, Rates], peer: dict[int, Rates]) -> Rates | None:
+    both = [(own[number], peer[number]) for number in own if number in peer]
+    if not both:
+        return None
+    return _medians([Rates(*(a / b for a, b in zip(*pair, strict=True))) for pair in both])
+
+
+def _medians(rates: Sequence[Rates]) -> Rates:
+    return Rates(*(median(column) for column in zip(*rates, strict=True)))
+
+
+def format_turn(turn: Turn) -> str:
+    """Return a turn as a line for people."""
+    cells = ' '.join(f'{rate:>8.1f}' for rate in turn.rates)
+    return f'round {turn.round:<3} {turn.engine:<10} {turn.weights:<7} {cells}'
+
+
+def format_rows(rows: Sequence[Row], context_tokens: int, threads: int) -> str:
+    """Return the rows as a table for people."""
+    columns = f'{"engine":<10} {"weights":<7} {"prefill":>15} {"last 256":>15} {"decode":>15}'
+    where = f'{context_tokens} tokens, {threads} threads'
+    lines = [f'{columns}   tokens/s (x {PEER}), medians of rounds, {where}']
+    for row in rows:
+        ratios = [f'({ratio:>4.2f})' for ratio in row.ratios] if row.ratios else [''] * 3
+        cells = zip(row.rates, ratios, strict=True)
+        shown = ' '.join(f'{rate:>8.1f} {ratio:<6}' for rate, ratio in cells)
+        lines.append(f'{row.engine:<10} {row.weights:<7} {shown}   {row.rounds} rounds')
     return '\n'.join(lines)

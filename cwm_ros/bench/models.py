@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from cwm_ros.model.families import read_spec
 from cwm_ros.model.table import published_names, published_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from cwm_ros.bench.board import Board
     from cwm_ros.config import Settings
@@ -26,6 +26,8 @@ GIB = 1 << 30
 DEFAULT_TOKENS = 16384
 LOG_BYTES = MIB
 """Room for manifest and turn log."""
+KV_BESIDE = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'fp32', 'int4': 'fp32'}
+"""What an engine keeps its cache in, by its weights: float16 on a GPU, else float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +45,10 @@ class ModelReport:
         By ``engine.precision`` of the CPU engine; fp16 is also what most are published in.
     kv_bytes_per_token
         By codec.
-    tokens_that_fit, tokens_that_fit_fp16
-        Longest session beside the weights, at most the trained length: all in float32, as the CPU
-        engine of this version is, and all in float16.
+    tokens_that_fit
+        Longest session beside the weights, at most the trained length, by weights: 'fp32', 'int8'
+        and 'int4' with a cache in float32, as the CPU engine has; 'fp16' with one in float16, as
+        on a GPU (the CPU engine widens such weights: take 'fp32').
     window_tokens, window_bytes
         A window of at most the tokens asked for, by codec; LZ4 not counted.
     usable_s, thaw_s, recompute_s
@@ -64,11 +67,10 @@ class ModelReport:
     weights_fp16_bytes: int = 0
     weights_int8_bytes: int = 0
     weights_int4_bytes: int = 0
-    kv_bytes_per_token: dict[str, int]
-    tokens_that_fit: int = 0
-    tokens_that_fit_fp16: int = 0
+    kv_bytes_per_token: dict[str, int] = field(default_factory=dict)
+    tokens_that_fit: dict[str, int] = field(default_factory=dict)
     window_tokens: int = 0
-    window_bytes: dict[str, int]
+    window_bytes: dict[str, int] = field(default_factory=dict)
     usable_s: float = 0.0
     thaw_s: float = 0.0
     recompute_s: float = 0.0
@@ -116,7 +118,7 @@ def _report_or_refusal(name: str, board: Board, settings: Settings, tokens: int)
         return _report(name, board, settings, tokens)
     except ModelError as exc:
         refusal = exc.hint or exc.message
-        return ModelReport(name=name, refusal=refusal, kv_bytes_per_token={}, window_bytes={})
+        return ModelReport(name=name, refusal=refusal)
 
 
 def _sizing(name: str) -> Sizing:
@@ -147,8 +149,10 @@ def _report(name: str, board: Board, settings: Settings, tokens: int) -> ModelRe
         weights_int8_bytes=sizing.weight_bytes('int8'),
         weights_int4_bytes=sizing.weight_bytes('int4'),
         kv_bytes_per_token={kind: sizing.kv_bytes(1, kind) for kind in CODECS},
-        tokens_that_fit=sizing.tokens_that_fit(board.memory_bytes),
-        tokens_that_fit_fp16=sizing.tokens_that_fit(board.memory_bytes, weights='fp16', kv='fp16'),
+        tokens_that_fit={
+            weights: sizing.tokens_that_fit(board.memory_bytes, weights=weights, kv=kv)
+            for weights, kv in KV_BESIDE.items()
+        },
         window_tokens=window,
         window_bytes={kind: sizing.kv_bytes(window, kind) for kind in CODECS},
         usable_s=read_s(usable),
@@ -158,52 +162,64 @@ def _report(name: str, board: Board, settings: Settings, tokens: int) -> ModelRe
     )
 
 
-HEADS = (
-    *(
-        'model',
-        'weights fp32',
-        'fp16',
-        'int8',
-        'int4',
-        'KV/token fp16',
-        'fits fp32',
-        'fits fp16',
-        'window',
-    ),
-    *('fp16', 'int8', 'usable', 'thaw', 'recompute', 'quota'),
+NEEDS = (
+    *('model', 'weights fp32', 'fp16', 'int8', 'int4', 'KV/token fp16'),
+    *('fits fp32', 'fp16', 'int8', 'int4'),
 )
+WINDOWS = ('model', 'window', 'fp16', 'int8', 'int4', 'usable', 'thaw', 'recompute', 'quota')
 
 
 def show_reports(reports: Sequence[ModelReport], settings: Settings) -> str:
-    """Return the reports as a table, and what does not fit the quota below it."""
-    lines = ['| ' + ' | '.join(HEADS) + ' |', '|' + '---|' * len(HEADS)]
-    for report in reports:
-        cells = _cells(report) if not report.refusal else [f'refused: {report.refusal}']
-        lines.append('| ' + ' | '.join([report.name, *cells]) + ' |')
-    quota = settings.storage.quota_mib * MIB
-    too_large = [report.name for report in reports if report.quota_bytes > quota]
+    """Return what models need, what their windows do, and which are too large for the quota."""
+    able = [report for report in reports if not report.refusal]
+    needs = [
+        [report.name, f'refused: {report.refusal}'] if report.refusal else _needs(report)
+        for report in reports
+    ]
+    tables = [_table(NEEDS, needs)]
+    if able:
+        tables.append(_table(WINDOWS, map(_window, able)))
+    quota = settings.storage.quota_mib
+    too_large = [report.name for report in able if report.quota_bytes > quota * MIB]
     if too_large:
-        lines.append(
-            f'\nthe window does not fit storage.quota_mib={settings.storage.quota_mib}: '
-            + ', '.join(too_large)
+        tables.append(
+            f'the window does not fit storage.quota_mib={quota}: ' + ', '.join(too_large)
         )
-    return '\n'.join(lines)
+    return '\n\n'.join(tables)
 
 
-def _cells(report: ModelReport) -> list[str]:
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ['| ' + ' | '.join(cells) + ' |' for cells in (heads, *rows)]
+    return '\n'.join([lines[0], '|' + '---|' * len(heads), *lines[1:]])
+
+
+def _needs(report: ModelReport) -> list[str]:
+    weights = (
+        report.weights_fp32_bytes,
+        report.weights_fp16_bytes,
+        report.weights_int8_bytes,
+        report.weights_int4_bytes,
+    )
     return [
-        f'{report.weights_fp32_bytes / GIB:.1f} GiB',
-        f'{report.weights_fp16_bytes / GIB:.1f} GiB',
-        f'{report.weights_int8_bytes / GIB:.1f} GiB',
-        f'{report.weights_int4_bytes / GIB:.1f} GiB',
+        report.name,
+        *map(_size, weights),
         f'{report.kv_bytes_per_token["fp16"] / 1024:.0f} KiB',
-        f'{report.tokens_that_fit}',
-        f'{report.tokens_that_fit_fp16}',
+        *(f'{tokens}' for tokens in report.tokens_that_fit.values()),
+    ]
+
+
+def _window(report: ModelReport) -> list[str]:
+    return [
+        report.name,
         f'{report.window_tokens}',
-        f'{report.window_bytes["fp16"] / MIB:.0f} MiB',
-        f'{report.window_bytes["int8"] / MIB:.0f} MiB',
+        *(f'{report.window_bytes[codec] / MIB:.0f} MiB' for codec in ('fp16', 'int8', 'int4')),
         f'{report.usable_s:.2f} s',
         f'{report.thaw_s:.2f} s',
         f'{report.recompute_s:.1f} s',
         f'{-(-report.quota_bytes // MIB)} MiB',
     ]
+
+
+def _size(num_bytes: int) -> str:
+    large = num_bytes >= GIB // 10
+    return f'{num_bytes / GIB:.1f} GiB' if large else f'{num_bytes / MIB:.0f} MiB'

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from cwm_ros.config import CODECS, FORMULATIONS, PRECISIONS
 from cwm_ros.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cwm_ros.bench.engine import Row
     from cwm_ros.cli.app import Options
 
 
@@ -79,9 +82,14 @@ def freeze_command(
 
 @bench_command.command('engine')
 @click.option('--rounds', type=click.IntRange(1), default=7, show_default=True)
+@click.option('--seconds', type=click.FloatRange(0), help='No further round begins after so long.')
 @click.option('--tokens', type=click.IntRange(512), default=4096, show_default=True)
 @click.option('--threads', type=click.IntRange(0), help='0 means all cores.')
 @click.option('--geometry', default='', help='Random weights of a published size.')
+@click.option(
+    '--keep', type=click.Path(path_type=Path, file_okay=False),
+    help='Folder where random weights and graphs stay for the next run.',
+)  # fmt: skip
 @click.option(
     '--weights', type=click.Choice(PRECISIONS[1:]), multiple=True, default=('fp32',),
     show_default=True, help='May be repeated.',
@@ -95,31 +103,49 @@ def engine_command(
     options: Options,
     *,
     rounds: int,
+    seconds: float | None,
     tokens: int,
     threads: int | None,
     geometry: str,
+    keep: Path | None,
     weights: tuple[str, ...],
     formulations: tuple[str, ...],
 ) -> None:
     """Time prefill and decode of each formulation, beside llama.cpp when it is installed."""
-    from cwm_ros.bench.engine import bench_engine, EngineBench, format_rows
+    from cwm_ros.bench.engine import EngineBench, format_rows, format_turn, summarize, take_turns
     from cwm_ros.bench.tables import describe_machine
 
     settings = options.settings.engine
-    if threads is not None:
-        settings = replace(settings, threads=threads)
+    threads = (settings.threads if threads is None else threads) or os.cpu_count() or 1
     machine = describe_machine(Path())
     bench = EngineBench(
-        settings=settings,
+        settings=replace(settings, threads=threads),
         context_tokens=tokens,
         rounds=rounds,
+        seconds=seconds or 0.0,
         geometry=geometry,
+        keep=keep,
         weights=weights,
         formulations=formulations,
     )
-    rows = bench_engine(bench)
-    values = {'machine': machine, 'rows': [asdict(row) for row in rows]}
-    options.show(values, format_rows(rows))
+    taken = []
+    with suppress(KeyboardInterrupt), closing(take_turns(bench, options.note)) as turns:
+        for turn in turns:
+            options.note(format_turn(turn))
+            taken.append(turn)
+    rows = summarize(taken)
+    values = {
+        'machine': machine,
+        'context_tokens': tokens,
+        'threads': threads,
+        'rows': [_row_values(row) for row in rows],
+    }
+    options.show(values, format_rows(rows, tokens, threads))
+
+
+def _row_values(row: Row) -> dict[str, object]:
+    ratios = row.ratios._asdict() if row.ratios else None
+    return {**asdict(row), 'rates': row.rates._asdict(), 'ratios': ratios}
 
 
 @bench_command.command('codec')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,11 +13,14 @@ from cwm_ros.config import Settings
 from cwm_ros.errors import ModelError
 from tests.families import family_folder
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 BOARD = Board(memory_gib=32, drive_mib_s=1024, decode_mib_s=4096, gflops=1000)
 SETTINGS = Settings()
+RECOMMENDED = (
+    *('tinyllama-1.1b', 'llama-3.2-3b', 'llama-3.1-8b', 'mistral-7b-v0.3', 'gemma-2b', 'gemma-7b'),
+    *('phi-3-mini-4k', 'phi-3-small-8k', 'stablelm-3b'),
+    *('qwen2.5-0.5b', 'qwen2.5-1.5b', 'qwen3-4b'),
+)
+"""For vehicles and robots."""
 
 
 def test_a_model_on_a_board() -> None:
@@ -28,8 +31,8 @@ def test_a_model_on_a_board() -> None:
     assert report.thaw_s == pytest.approx(1.015625)
     assert report.usable_s == pytest.approx(1.015625 * 768 / 16384)
     assert report.recompute_s == pytest.approx(2 * 6.98e9 * 16384 / 1e12 + 70.4, rel=0.01)
-    assert report.tokens_that_fit == 8539
-    assert report.tokens_that_fit_fp16 == 131072
+    fits = {'fp32': 8539, 'fp16': 131072, 'int8': 96330, 'int4': 109594}
+    assert report.tokens_that_fit == fits
     assert report.quota_bytes == report.window_bytes['int8'] + (1 << 20)
 
 
@@ -63,6 +66,16 @@ def test_a_folder_is_sized_without_reading_its_weights(tmp_path: Path) -> None:
         report_models([str(tmp_path / 'absent')], BOARD, SETTINGS, 16384)
     with pytest.raises(ModelError, match='Phi3Small'):
         report_models(['phi-3-small-8k'], BOARD, SETTINGS, 16384)
+
+
+def test_the_page_shows_what_the_command_says() -> None:
+    page = (Path(__file__).parents[2] / 'docs' / 'models.md').read_text(encoding='utf-8')
+    board = Board(memory_gib=32, drive_mib_s=2000, decode_mib_s=4000, gflops=2000)
+    text = show_reports(report_models(RECOMMENDED, board, SETTINGS, 16384), SETTINGS)
+    needs, windows, _ = text.split('\n\n')
+
+    assert needs in page
+    assert windows in page
 
 
 @pytest.mark.slow
