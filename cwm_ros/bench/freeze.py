@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cwm_ros.bench.dialogues import make_dialogue
+from cwm_ros.bench.lengths import turn_counter
 from cwm_ros.bench.thaw_reference import reference_lengths
 from cwm_ros.kv import Role, Turn
 from cwm_ros.manager import Manager
@@ -114,7 +115,8 @@ def measure_freeze(
 
 def _measure(manager: Manager, length: int, rounds: int) -> FreezeRow:
     name = f'drive-{length}'
-    turns = make_dialogue(SEED, length - SPARE_TOKENS // 2).turns
+    count = turn_counter(manager.checkpoint)
+    turns = make_dialogue(SEED, length - SPARE_TOKENS // 2, count).turns
     manager.create(name, turns[0].text)
     _drive(manager, turns[1:])
     durations, loads, sizes = [], [], []

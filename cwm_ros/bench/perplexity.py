@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwm_ros.bench.dialogues import make_dialogue
+from cwm_ros.bench.lengths import turn_counter
 from cwm_ros.engine import LogitRows, open_engine
 from cwm_ros.errors import ConfigError
 from cwm_ros.model import build_graph, Checkpoint
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from cwm_ros.config import Settings
     from cwm_ros.engine import Engine
-    from cwm_ros.kv import Turn
-    from cwm_ros.model import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ def measure_perplexity(
             f'context {context} is too long',
             hint=f'the model was trained for {checkpoint.kv_spec.max_tokens} tokens',
         )
-    tokens, total = 0, 0.0
+    tokens, total, count = 0, 0.0, turn_counter(checkpoint)
     with open_engine(
         lambda formulation: build_graph(checkpoint, formulation, cache),
         checkpoint.kv_spec,
@@ -85,16 +84,12 @@ def measure_perplexity(
         settings.engine,
     ) as engine:
         for number in range(dialogues):
-            dialogue = make_dialogue(seed + number, context, _counter(checkpoint.tokenizer))
+            dialogue = make_dialogue(seed + number, context, count)
             ids = checkpoint.chat.render(dialogue.turns, add_generation_prompt=False)[:context]
             total += _nll(engine, ids)
             tokens += len(ids) - 1
             on_dialogue(number + 1)
     return Perplexity(context=context, dialogues=dialogues, tokens=tokens, nll=total / tokens)
-
-
-def _counter(tokenizer: Tokenizer) -> Callable[[Turn], int]:
-    return lambda turn: len(tokenizer.encode(f' {turn.text}')) + 2
 
 
 def _nll(engine: Engine, ids: np.ndarray[tuple[int], np.dtype[np.int32]]) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cwm_ros.bench.dialogues import Kind, make_dialogue
+from cwm_ros.bench.lengths import turn_counter
 from cwm_ros.bench.phrases_paraphrase import content_words
 from cwm_ros.bench.phrases_state import UNKNOWN
 from cwm_ros.bench.recall import Outcome
@@ -131,7 +132,7 @@ class Examiner:
             The engine does not hold it.
 
         """
-        engine, tokenizer = self.engine, self.checkpoint.tokenizer
+        engine = self.engine
         room = context + CONTINUED_TOKENS + ANSWER_TOKENS
         if room > engine.capacity:
             raise ConfigError(
@@ -141,7 +142,7 @@ class Examiner:
         told = make_dialogue(
             seed,
             context + CONTINUED_TOKENS,
-            lambda turn: len(tokenizer.encode(f' {turn.text}')) + 2,
+            turn_counter(self.checkpoint),
             num_reentries=seed % 2,
         )
         chat = self.checkpoint.chat

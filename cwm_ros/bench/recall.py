@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cwm_ros.bench.dialogues import Kind, make_dialogue
+from cwm_ros.bench.lengths import turn_counter
 from cwm_ros.bench.phrases_state import UNKNOWN
 from cwm_ros.codec import codec_named, decode_chunk, encode_chunk, Scratch
 from cwm_ros.engine import LogitRows, open_engine
@@ -198,6 +199,7 @@ class Examiner:
         self._checkpoint = checkpoint
         self._task = task
         self._settings = settings
+        self._count = turn_counter(checkpoint)
 
     def exchanges(self) -> Iterator[tuple[Question, str]]:
         """Yield each question with what the model says."""
@@ -209,9 +211,6 @@ class Examiner:
             for question in dialogue.questions[: self._task.questions - asked]:
                 yield question, self._ask(dialogue, question)
                 asked += 1
-
-    def _count(self, turn: Turn) -> int:
-        return len(self._checkpoint.tokenizer.encode(f' {turn.text}')) + 2
 
     def _prepare(self, dialogue: Dialogue) -> None:
         engine, task = self._engine, self._task

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.abstention import Abstentions
 from cwm_ros.bench.dialogues import make_dialogue
+from cwm_ros.bench.lengths import turn_counter
 from cwm_ros.engine import LogitRows, open_engine
-from cwm_ros.kv import Role, Turn
+from cwm_ros.kv import Role
 from cwm_ros.model import build_graph, Checkpoint
 from cwm_ros.plan import usable_bounds
 from cwm_ros.review import Review, Reviewer, ReviewVerdict, Spoken
@@ -161,9 +162,7 @@ def measure_reviews(
 def _exams(
     engine: Engine, model: Checkpoint, settings: Settings, *, context: int, seed: int, absent: str
 ) -> Iterator[tuple[Question, Review]]:
-    def count(turn: Turn) -> int:
-        return len(model.tokenizer.encode(f' {turn.text}')) + 2
-
+    count = turn_counter(model)
     for number in itertools.count(seed * DIALOGUES_PER_SEED):
         dialogue = make_dialogue(number, context, count)
         for question in dialogue.questions:

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 import tempfile
 from typing import TYPE_CHECKING
 
 from cwm_ros.bench.demo import run_demo
 from cwm_ros.bench.energy import find_meter
-from cwm_ros.bench.freeze import measure_freeze
+from cwm_ros.bench.freeze import measure_freeze, SPARE_TOKENS
 from cwm_ros.bench.tables import describe_machine
 from cwm_ros.bench.targets_memory import measure_peak
 from cwm_ros.bench.thaw import bench_thaw, case_names, REFERENCE, SYNTHETIC_SINGLE, ThawBench
@@ -72,6 +73,13 @@ class TargetRow:
             return 'no limit'
         return 'pass' if self.measured < self.limit else 'FAIL'
 
+    def as_text(self) -> str:
+        """Return the line of a table."""
+        measured = '' if self.measured is None else f'{self.measured:.3g} {self.unit}'
+        limit = '' if self.limit is None else f'< {self.limit:g} {self.unit}'
+        line = f'{self.target:<18}{self.case:<34}{measured:>12}{limit:>12}  {self.verdict}'
+        return f'{line}  ({self.note})' if self.note else line
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetTable:
@@ -87,20 +95,16 @@ class TargetTable:
 
     def as_text(self) -> str:
         """Return the table for a person."""
-        lines = [f'{"target":<18}{"case":<34}{"measured":>12}{"limit":>12}  verdict']
-        for row in self.rows:
-            measured = '' if row.measured is None else f'{row.measured:.3g} {row.unit}'
-            limit = '' if row.limit is None else f'< {row.limit:g} {row.unit}'
-            line = f'{row.target:<18}{row.case:<34}{measured:>12}{limit:>12}  {row.verdict}'
-            lines.append(f'{line}  ({row.note})' if row.note else line)
-        return '\n'.join([*lines, ', '.join(self.machine.values())])
+        heading = f'{"target":<18}{"case":<34}{"measured":>12}{"limit":>12}  verdict'
+        lines = [row.as_text() for row in self.rows]
+        return '\n'.join([heading, *lines, ', '.join(self.machine.values())])
 
 
 def measure_targets(
     settings: Settings, folder: Path, *, rounds: int, note: Callable[[str], None]
 ) -> TargetTable:
     """
-    Measure all of them.
+    Measure all of them; what a bench that fails should have told is not measured.
 
     Parameters
     ----------
@@ -111,94 +115,141 @@ def measure_targets(
     rounds
         Runs of each thaw; the figures are their medians.
     note
-        Told what is being measured.
+        Told what is being measured, and each figure as soon as it is there.
 
     """
     machine = describe_machine(folder)
-    thaws = _ThawTimes(settings, folder, rounds, note)
-    rows = [*thaws.rows()]
-    (frozen,) = measure_freeze(settings, folder, rounds=1, lengths=[FREEZE_TOKENS], note=note)
-    rows.append(
-        TargetRow(
-            target='freeze',
-            case=f'{REFERENCE}{FREEZE_TOKENS}, all of it',
-            unit='s',
-            measured=frozen.whole_s,
-            limit=FREEZE_S,
-        )
+    thaws = _Thaws(settings, folder, rounds, note)
+    freeze = TargetRow(
+        target='freeze', case=f'{FREEZE_TOKENS} tokens', unit='s', measured=None, limit=FREEZE_S
     )
-    note('cold start')
-    told = run_demo(settings, lambda _: None)
-    rows.append(
-        TargetRow(
-            target='cold start',
-            case=f'{settings.engine.model}, {told.tokens} tokens',
-            unit='s',
-            measured=told.cold_start_s,
-            limit=COLD_START_S,
-            note='process start to first token',
-        )
+    start = TargetRow(
+        target='cold start',
+        case=settings.engine.model,
+        unit='s',
+        measured=None,
+        limit=COLD_START_S,
+        note='process start to first token',
     )
-    note('memory and energy')
+    memory = TargetRow(
+        target='peak memory',
+        case=f'{REFERENCE}{thaws.longest}, thaw and answer',
+        unit='MB',
+        measured=None,
+        limit=MEMORY_MB,
+    )
+    rows = [
+        *thaws.rows(),
+        _attempt(freeze, lambda row: _freeze_row(row, settings, folder, note), note),
+        _attempt(start, lambda row: _start_row(row, settings), note),
+    ]
     with tempfile.TemporaryDirectory(dir=folder) as root:
         own = replace(settings, storage=replace(settings.storage, root=Path(root)))
-        rows.append(_memory_row(own, thaws.longest_real))
-        rows += energy_rows(own, find_meter())
+        rows.append(_attempt(memory, lambda row: _memory_row(row, own, thaws.longest), note))
+        rows += energy_rows(own, find_meter(), note)
     return TargetTable(machine=machine, rows=tuple(rows))
 
 
-class _ThawTimes:
+def _attempt(
+    row: TargetRow, measure: Callable[[TargetRow], TargetRow], note: Callable[[str], None]
+) -> TargetRow:
+    """Return a row as measured, or with the reason why it is not, and tell it."""
+    note(f'measuring {row.target}')
+    try:
+        row = measure(row)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other figures are wanted
+        row = replace(row, measured=None, note=f'failed: {type(error).__name__}: {error}')
+    note(row.as_text())
+    return row
+
+
+def _freeze_row(
+    row: TargetRow, settings: Settings, folder: Path, note: Callable[[str], None]
+) -> TargetRow:
+    lengths = [FREEZE_TOKENS + SPARE_TOKENS]
+    (frozen,) = measure_freeze(settings, folder, rounds=1, lengths=lengths, note=note)
+    return replace(row, case=f'{frozen.tokens} tokens, all of it', measured=frozen.whole_s)
+
+
+def _start_row(row: TargetRow, settings: Settings) -> TargetRow:
+    told = run_demo(settings, lambda _: None)
+    case = f'{settings.engine.model}, {told.tokens} tokens'
+    return replace(row, case=case, measured=told.cold_start_s)
+
+
+def _memory_row(row: TargetRow, settings: Settings, tokens: int) -> TargetRow:
+    with Manager(settings) as manager:
+        write_window(manager, 'memory', tokens)
+    peak = measure_peak(settings, 'memory')
+    told = f'{peak.resident / 1e6:.0f} MB resident, less {peak.weights / 1e6:.0f} of weights '
+    told += f'and {peak.cache / 1e6:.0f} of KV cache'
+    return replace(row, measured=peak.above / 1e6, note=told)
+
+
+class _Thaws:
     """Thaws of all promised lengths: of the model, or with its geometry where it is too short."""
 
     def __init__(
         self, settings: Settings, folder: Path, rounds: int, note: Callable[[str], None]
     ) -> None:
         known = case_names(settings)
-        real = [n for n in THAW_LIMITS_S if f'{REFERENCE}{n}' in known]
-        self.longest_real = max(real, default=FREEZE_TOKENS)
-        bench = ThawBench(folder=folder, rounds=rounds, settings=settings)
-        cases = tuple(f'{REFERENCE}{n}' for n in real)
-        found = bench_thaw(replace(bench, cases=cases), note) if real else None
-        self.times: dict[int, dict[str, float]] = {}
-        for length in THAW_LIMITS_S:
-            if found and length in real:
-                self.times[length] = stages(found.rows, f'{REFERENCE}{length}')
-            else:
-                model = Checkpoint.configured(settings.engine)
-                geometry = Geometry(
-                    spec=replace(model.kv_spec, max_tokens=length), num_tokens=length
-                )
-                note(f'synthetic, {length} tokens')
-                only = replace(bench, cases=(SYNTHETIC_SINGLE,), geometry=geometry)
-                self.times[length] = stages(bench_thaw(only, note).rows, SYNTHETIC_SINGLE)
-        self._real = real
+        self._real = [n for n in THAW_LIMITS_S if f'{REFERENCE}{n}' in known]
+        self.longest = max(self._real, default=FREEZE_TOKENS)
+        self._bench = ThawBench(folder=folder, rounds=rounds, settings=settings)
+        self._note = note
+        self._times: dict[int, dict[str, float]] = {}
+
+    def rows(self) -> list[TargetRow]:
+        """Return the worst header and usable, and each length's thaw, all cold."""
+        thaws = [self._row(length, limit) for length, limit in THAW_LIMITS_S.items()]
+        return [self._worst('header', HEADER_S), self._worst('usable', USABLE_S), *thaws]
+
+    def _row(self, length: int, limit: float) -> TargetRow:
+        row = TargetRow(
+            target=f'thaw {length // 1024}K',
+            case=self._case(length),
+            unit='s',
+            measured=None,
+            limit=limit,
+            note='cold',
+        )
+
+        def measure(row: TargetRow) -> TargetRow:
+            self._times[length] = self._measure(length)
+            return replace(row, measured=self._times[length]['complete'])
+
+        return _attempt(row, measure, self._note)
+
+    def _measure(self, length: int) -> dict[str, float]:
+        if length in self._real:
+            case, bench = f'{REFERENCE}{length}', self._bench
+        else:
+            model = Checkpoint.configured(self._bench.settings.engine)
+            spec = replace(model.kv_spec, max_tokens=length)
+            case = SYNTHETIC_SINGLE
+            bench = replace(self._bench, geometry=Geometry(spec=spec, num_tokens=length))
+        return stages(bench_thaw(replace(bench, cases=(case,)), self._note).rows, case)
 
     def _case(self, length: int) -> str:
         if length in self._real:
             return f'{REFERENCE}{length}'
         return f'synthetic-{length}, model geometry'
 
-    def rows(self) -> Iterator[TargetRow]:
-        """Return the worst header and usable, and each length's thaw, all cold."""
-        for stage, limit in (('header', HEADER_S), ('usable', USABLE_S)):
-            worst = max(self.times, key=lambda n: self.times[n][stage])
-            yield TargetRow(
-                target=stage,
-                case=f'{self._case(worst)}, worst',
-                unit='s',
-                measured=self.times[worst][stage],
-                limit=limit,
-                note='cold',
-            )
-        for length, limit in THAW_LIMITS_S.items():
-            yield TargetRow(
-                target=f'thaw {length // 1024}K',
-                case=self._case(length),
-                unit='s',
-                measured=self.times[length]['complete'],
-                limit=limit,
-                note='cold',
-            )
+    def _worst(self, stage: str, limit: float) -> TargetRow:
+        missing = [n for n in THAW_LIMITS_S if n not in self._times]
+        row = TargetRow(
+            target=stage,
+            case='every length',
+            unit='s',
+            measured=None,
+            limit=limit,
+            note=f'without {missing}' if missing else 'cold',
+        )
+        if not self._times:
+            return row
+        worst = max(self._times, key=lambda n: self._times[n][stage])
+        case, measured = f'{self._case(worst)}, worst', self._times[worst][stage]
+        return replace(row, case=case, measured=measured)
 
 
 def stages(rows: Sequence[Row], case: str) -> dict[str, float]:
@@ -207,41 +258,32 @@ def stages(rows: Sequence[Row], case: str) -> dict[str, float]:
     return {row.stage: row.median_s for row in ours}
 
 
-def _memory_row(settings: Settings, tokens: int) -> TargetRow:
-    with Manager(settings) as manager:
-        write_window(manager, 'memory', tokens)
-    peak = measure_peak(settings, 'memory')
-    return TargetRow(
-        target='peak memory',
-        case=f'{REFERENCE}{tokens}, thaw and answer',
-        unit='MB',
-        measured=peak.above / 1e6,
-        limit=MEMORY_MB,
-        note=f'{peak.resident / 1e6:.0f} MB resident, less {peak.weights / 1e6:.0f} of weights '
-        f'and {peak.cache / 1e6:.0f} of KV cache',
-    )
-
-
-def energy_rows(settings: Settings, meter: Meter | None) -> Iterator[TargetRow]:
-    """Return the energy of a thaw and of recomputing, opening the engine included."""
+def energy_rows(
+    settings: Settings, meter: Meter | None, note: Callable[[str], None]
+) -> Iterator[TargetRow]:
+    """Yield the energy of a thaw and of recomputing, opening the engine included."""
     ways = {'cwm': 'energy, thaw', 'recompute': 'energy, recompute'}
-    case = f'{REFERENCE}{ENERGY_TOKENS}'
+    rows = {
+        path: TargetRow(
+            target=target,
+            case=f'{REFERENCE}{ENERGY_TOKENS}',
+            unit='J',
+            measured=None,
+            note='neither RAPL nor INA3221 can be read here',
+        )
+        for path, target in ways.items()
+    }
     if meter is None:
-        for target in ways.values():
-            yield TargetRow(
-                target=target,
-                case=case,
-                unit='J',
-                measured=None,
-                note='neither RAPL nor INA3221 can be read here',
-            )
+        yield from rows.values()
         return
-    for contestant in reference_case('energy', ENERGY_TOKENS, settings):
-        if contestant.path in ways:
-            yield TargetRow(
-                target=ways[contestant.path],
-                case=case,
-                unit='J',
-                measured=meter.measure(contestant.run),
-                note=f'{meter.name}; opening the engine and idling included',
-            )
+    runs: dict[str, Callable[[], object]] = {}
+
+    def measure(row: TargetRow, path: str) -> TargetRow:
+        if not runs:
+            found = reference_case('energy', ENERGY_TOKENS, settings)
+            runs.update({one.path: one.run for one in found})
+        told = f'{meter.name}; opening the engine and idling included'
+        return replace(row, measured=meter.measure(runs[path]), note=told)
+
+    for path, row in rows.items():
+        yield _attempt(row, partial(measure, path=path), note)

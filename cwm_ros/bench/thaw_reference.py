@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cwm_ros.bench.dialogues import make_dialogue
+from cwm_ros.bench.lengths import turn_counter
 from cwm_ros.bench.thaw_contest import Contestant, Reached, WARM
 from cwm_ros.bench.thaw_peers import copy_limit, read_limits
 from cwm_ros.bench.thaw_synthetic import follow, own_bytes
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cwm_ros.config import Settings
-    from cwm_ros.kv import KVSpec, Turn
+    from cwm_ros.kv import KVSpec
 
 SHORTEST_TOKENS = 1024
 RECOMPUTE_RUNS = 3
 SEED = 7
+ROOM_TOKENS = 256
+"""Of the context, for a prompt and its answer."""
 
 
 def reference_lengths(trained_tokens: int) -> list[int]:
@@ -78,15 +81,22 @@ def _token_bytes(spec: KVSpec) -> int:
 
 
 def write_window(manager: Manager, name: str, num_tokens: int) -> list[Path]:
-    """Freeze a dialogue and return the files of its chunks."""
+    """
+    Freeze a dialogue and return the files of its chunks.
 
-    def count(turn: Turn) -> int:
-        chat = manager.checkpoint.chat
-        return len(chat.render([turn], add_generation_prompt=False))
+    Parameters
+    ----------
+    manager
+        With the model; it has no window of this name.
+    name
+        Of the window.
+    num_tokens
+        Most tokens of the dialogue; what the model holds, less `ROOM_TOKENS`, if that is less.
 
-    turns = make_dialogue(SEED, num_tokens, count).turns
-    if not manager.store.has_window(name):
-        manager.create(name)
+    """
+    longest = min(num_tokens, manager.engine.capacity - ROOM_TOKENS)
+    turns = make_dialogue(SEED, longest, turn_counter(manager.checkpoint)).turns
+    manager.create(name, turns[0].text)
     manager.add_turns(turns[1:])
     for _ in manager.catch_up():
         pass
