@@ -21,6 +21,7 @@ from cwm_interfaces.msg import IgnitionState
 from cwm_ros.answer import Request
 from cwm_ros.errors import ConfigError, CwmError
 from cwm_ros.node import convert
+from cwm_ros.node.goals import MAX_TEXT
 from cwm_ros.power import PowerReading
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 ANY = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Matches reliable publishers as well as best-effort ones."""
-MAX_TEXT = 1 << 20
 
 
 class Inputs:
@@ -90,4 +90,4 @@ class Inputs:
 
     def _battery(self, message: BatteryState) -> None:
         charge, is_charging = convert.to_battery(message)
-        self._assistant.on_battery(PowerReading(charge=charge, is_charging=is_charging))
+        self._assistant.power.take_battery(PowerReading(charge=charge, is_charging=is_charging))

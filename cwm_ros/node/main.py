@@ -160,7 +160,7 @@ class Watchdog:
         """Watch for ever."""
         while True:
             time.sleep(LOOK_S)
-            core, failures = self._node.assistant.core, self._node.assistant.failures
+            core, failures = self._node.assistant.desk.core, self._node.assistant.failures
             limit_s = self._node.assistant.settings.engine.watchdog if core else 0.0
             if core is None or failures is None or not limit_s:
                 faulthandler.cancel_dump_traceback_later()

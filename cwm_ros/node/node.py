@@ -176,7 +176,7 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
 
     def save_and_close(self) -> None:
         """Save within the budget if a window is open, and close; what fails is logged."""
-        if self.assistant.core is None:
+        if self.assistant.desk.core is None:
             return
         try:
             self._log_save(self.assistant.deactivate(self.assistant.settings.shutdown.budget))
@@ -196,7 +196,7 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
 
     def _use_parameters(self, _changed: list[Parameter]) -> None:
         if self._is_configured:
-            self.assistant.use(params.read(self))
+            self.assistant.desk.use(params.read(self))
 
     def _let_time_pass(self) -> None:
         """

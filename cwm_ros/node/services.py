@@ -73,37 +73,37 @@ class Services:
         ]
 
     def _list(self, _request: ListWindows.Request, response: ListWindows.Response) -> None:
-        name, shelf = self._assistant.open_window, self._assistant.shelf
+        name, shelf = self._assistant.desk.open_window, self._assistant.desk.shelf
         response.windows = [
             convert.to_window(info, shelf, open_window=name) for info in shelf.windows
         ]
 
     def _get(self, request: GetWindow.Request, response: GetWindow.Response) -> None:
-        if self._assistant.shelf.find(layout.check_name('window', request.window)) is None:
+        if self._assistant.desk.shelf.find(layout.check_name('window', request.window)) is None:
             raise NotFoundError(f'there is no window {request.window!r}')
         response.info = self._assistant.describe(request.window)
 
     def _clone(self, request: CloneWindow.Request, response: CloneWindow.Response) -> None:
         name, new = request.window, request.new_name
-        self._assistant.call('clone', lambda m: m.store.clone_window(name, new))
+        self._assistant.desk.call('clone', lambda m: m.store.clone_window(name, new))
         response.info = self._assistant.describe(new)
 
     def _delete(self, request: DeleteWindow.Request, _response: DeleteWindow.Response) -> None:
-        if request.window and request.window == self._assistant.open_window:
+        if request.window and request.window == self._assistant.desk.open_window:
             raise BusyError(
                 f'window {request.window!r} is open', hint='thaw another one, or deactivate'
             )
-        self._assistant.call('delete', lambda m: m.store.delete_window(request.window))
+        self._assistant.desk.call('delete', lambda m: m.store.delete_window(request.window))
 
     def _pin(self, request: PinWindow.Request, _response: PinWindow.Response) -> None:
-        self._assistant.call(
+        self._assistant.desk.call(
             'pin', lambda m: m.store.set_pinned(request.window, is_pinned=request.pinned)
         )
 
     def _plan(self, request: PlanThaw.Request, response: PlanThaw.Response) -> None:
         if request.strategy >= len(STRATEGIES):
             raise ConfigError(f'strategy is {request.strategy}', hint='see ThawWindow')
-        plan = self._assistant.plan(
+        plan = self._assistant.requests.plan(
             request.window, prompt=request.prompt, strategy=STRATEGIES[request.strategy]
         )
         response.steps = [
@@ -139,7 +139,7 @@ class Services:
             raise ConfigError(f'policy is {request.policy}', hint='see PowerStatus')
         duration_s = convert.to_seconds(request.duration) or DEFAULT_OVERRIDE_S
         policy = None if request.clear else Policy(request.policy)
-        self._assistant.override_power(policy, duration_s)
+        self._assistant.power.override(policy, duration_s)
         now = self._assistant.snapshot()
         response.status = convert.to_power(
             now.power, override_left_s=now.override_left_s, deferred=now.deferred
