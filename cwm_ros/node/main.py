@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TextIO
+    from typing import NoReturn, TextIO
 
     from rclpy.executors import Executor
 
@@ -28,6 +30,7 @@ SIGNALS = {signal.SIGTERM, signal.SIGINT}
 NUM_THREADS = 16
 """Each goal waits in one; others are left for transitions, services, topics and the timer."""
 LOOK_S = 0.25
+LEAVE_S = 2.0
 TELL_HUNG_S = 0.5
 NO_ROS = """\
 cwm_ros: {error}
@@ -93,10 +96,14 @@ def main(args: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.SIG_IGN)  # nothing interrupts the save
     node.save_and_close()
     node.board.close()
-    executor.shutdown(timeout_sec=1.0)
+    status = EXIT_FAILED if ended.is_set() else 0
+    executor.shutdown(timeout_sec=LEAVE_S)
+    spinning.join(LEAVE_S)
+    if spinning.is_alive():
+        _leave(status)
     node.destroy_node()
     rclpy.shutdown()
-    return EXIT_FAILED if ended.is_set() else 0
+    return status
 
 
 def explain(error: ImportError) -> str:
@@ -127,6 +134,19 @@ def _spin(executor: Executor, node: CwmNode, ended: Event) -> None:
     except Exception as exc:  # noqa: BLE001 - whatever it is, the process must end in order
         node.get_logger().fatal(f'the executor ended: {type(exc).__name__}: {exc}')
         ended.set()
+
+
+def _leave(status: int) -> NoReturn:
+    """
+    End the process as it is, for a thread is still in the middleware.
+
+    At the interpreter's end such a thread would be unwound through C++, which aborts.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 - what is registered there must not be lost
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _wait_for_signal(ended: Event) -> None:
