@@ -3,8 +3,8 @@
 """
 The end probe: whether the model continues a restored window as it did when it was frozen.
 
-At freeze the likeliest continuations of the last tokens are stored. After the thaw those tokens
-are computed again over what came back. It sees what no look at single chunks can: that KV is not
+At freeze the likeliest continuations of the last token are stored. After the thaw that token
+is computed again over what came back. It sees what no look at single chunks can: that KV is not
 where attention reads it.
 """
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cwm_ros.store import ChunkEntry
 
 PROBE_VERSION = 1
-PROBE_TOKENS = 2
 NUM_TOP = 16
 KL_FACTOR = 10.0
 """A restore may diverge so many times as far as its codec was measured to."""
@@ -55,8 +54,7 @@ class Probe:
     digest
         xxh3_64 of the token ids before ``stop``.
     tokens, log_probs
-        The likeliest next tokens after each of the last R positions, int32 and float32, shape
-        (R, K).
+        The likeliest next tokens after the last position, int32 and float32, shape (1, K).
 
     """
 
@@ -67,10 +65,9 @@ class Probe:
 
     def divergence(self, logits: FloatArray) -> float:
         """
-        Return how far other logits (R, V) are from the stored ones.
+        Return how far other logits (1, V) are from the stored ones.
 
-        Mean over the rows of the Kullback-Leibler divergence [nats], all tokens but the stored
-        ones taken as one.
+        Kullback-Leibler divergence [nats], all tokens but the stored ones taken as one.
         """
         now = np.take_along_axis(log_softmax(logits), self.tokens.astype(np.int64), axis=1)
         old = self.log_probs.astype(np.float64)
@@ -108,20 +105,14 @@ def digest_of(tokens: TokenArray) -> int:
     return checksum(tokens.astype('<i4').tobytes())
 
 
-def compute_rows(engine: Engine, tokens: TokenArray, stop: int, num_rows: int) -> FloatArray:
-    """
-    Return logits (R, V) of the last R tokens before ``stop``, computed over what is there.
-
-    One after the other: engines are made for steps of one token. At 16K positions a slice of two
-    takes four times as long as a step.
-    """
-    rows = [engine.run(tokens[p : p + 1], p) for p in range(stop - num_rows, stop)]
-    return np.concatenate(rows)
+def compute_last(engine: Engine, tokens: TokenArray, stop: int) -> FloatArray:
+    """Return logits (1, V) of the last token before ``stop``, computed over what is there."""
+    return engine.run(tokens[stop - 1 : stop], stop - 1)
 
 
 def take_probe(engine: Engine, tokens: TokenArray, stop: int) -> Probe:
-    """Compute the last tokens before ``stop`` again, over the KV that is there, and note them."""
-    logits = log_softmax(compute_rows(engine, tokens, stop, min(PROBE_TOKENS, stop)))
+    """Compute the last token before ``stop`` again, over the KV that is there, and note it."""
+    logits = log_softmax(compute_last(engine, tokens, stop))
     num_top = min(NUM_TOP, logits.shape[1])
     top = np.argsort(-logits, axis=1, kind='stable')[:, :num_top]
     return Probe(
@@ -142,7 +133,7 @@ def pack_probe(probe: Probe) -> bytes:
 
 
 def unpack_probe(data: bytes, vocab_size: int) -> Probe | str:
-    """Return a section's probe, or why it cannot be used."""
+    """Return a section's probe, of several tokens the last, or why it cannot be used."""
     if not data:
         return 'the window has no end probe'
     if len(data) < _HEAD.size + 8:
@@ -159,7 +150,7 @@ def unpack_probe(data: bytes, vocab_size: int) -> Probe | str:
     is_sane = np.isfinite(log_probs).all() and (log_probs <= 1e-3).all()  # noqa: PLR2004
     if not is_sane or tokens.min() < 0 or tokens.max() >= vocab_size:
         return 'the end probe holds what no model gives'
-    return Probe(stop=stop, digest=digest, tokens=tokens, log_probs=log_probs)
+    return Probe(stop=stop, digest=digest, tokens=tokens[-1:], log_probs=log_probs[-1:])
 
 
 class EndProbe:
@@ -203,7 +194,6 @@ class EndProbe:
         return KL_FACTOR * max([ENGINE_KL, *kls])
 
     def divergence(self, engine: Engine) -> float:
-        """Compute the probe's tokens again, and return how far they are from it [nats]."""
+        """Compute the probe's token again, and return how far it is from it [nats]."""
         assert self._probe is not None
-        rows = len(self._probe.tokens)
-        return self._probe.divergence(compute_rows(engine, self._tokens, self._probe.stop, rows))
+        return self._probe.divergence(compute_last(engine, self._tokens, self._probe.stop))

@@ -11,9 +11,10 @@ number for each layer's keys and values, that the window's manifest remembers fr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 import struct
 import threading
-from typing import TYPE_CHECKING
+from typing import NamedTuple, TYPE_CHECKING
 
 import numpy as np
 
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     Positions = npt.NDArray[np.int64]
     FirstLayerKV = Callable[[TokenArray, Positions], FloatArray]
 
+PARTS = ('keys', 'values')
 MAX_PROOF_TOKENS = 16
+CHUNKS_AT_ONCE = 16
+"""First layers of so many chunks are recomputed at a time: few calls, and none that takes long."""
 ENGINE_ERROR = 2.0**-8
 """How far, of the largest value, engines in float16 may be from NumPy."""
 SAMPLE_SIGMAS = 8.0
@@ -73,7 +77,7 @@ def mixing_weights(spec: KVSpec) -> FloatArray:
 
 def sample(picked: FloatArray, weights: FloatArray) -> FloatArray:
     """Return samples (L, 2, N) of the KV of N tokens, shape (L, 2, H, N, D)."""
-    found: FloatArray = (picked * weights).sum(axis=(2, 4))
+    found: FloatArray = np.einsum('lphnd,hxd->lpn', picked, weights)
     return found
 
 
@@ -131,14 +135,35 @@ class Evidence:
     count: int
 
 
+class _Look(NamedTuple):
+    """
+    What a chunk's tokens must be in the first layer.
+
+    Parameters
+    ----------
+    positions
+        Of the tokens, shape (N,).
+    expected
+        Shape (2, H, N, D).
+    room
+        What engines may differ by, shape (2, 1, N, 1).
+
+    """
+
+    positions: Positions
+    expected: FloatArray
+    room: FloatArray
+
+
 class ChunkProof:
     """Compares chunks with `Evidence`; called from any thread."""
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self._weights = mixing_weights(evidence.spec)
+        self._squares = np.square(self._weights)
         self._lock = threading.Lock()
-        self._first: dict[int, tuple[Positions, FloatArray]] | None = None
+        self._looks: dict[int, _Look] = {}
 
     def check(
         self,
@@ -165,21 +190,18 @@ class ChunkProof:
             It is something else; the message says what, as far as that can be told.
 
         """
-        count = self._evidence.count
-        if not count:
+        if not self._evidence.count:
             return
-        codec = codec_named(entry.codec)
-        local = sample_positions(entry.start, entry.stop, count) - entry.start
-        picked = kv[:, :, :, local].astype(np.float32)
-        bound = bound_at(payload, kv, codec=codec, tokens=local)
-        finding = self._find_in_first(entry.start, picked[0], bound[0])
+        look = self._look_at(entry)
+        picked, bound = self._pick(entry, payload, kv, look.positions)
+        finding = ''
+        if self._evidence.first_layer is not None:
+            finding = self._find_in_first(look, picked[0], bound[0])
         remembered = self._evidence.samples.get(entry.id)
         if not finding and remembered is not None:
-            if remembered.shape[2] != len(local):  # frozen under another setting
-                count = remembered.shape[2]
-                local = sample_positions(entry.start, entry.stop, count) - entry.start
-                picked = kv[:, :, :, local].astype(np.float32)
-                bound = bound_at(payload, kv, codec=codec, tokens=local)
+            if remembered.shape[2] != len(look.positions):  # frozen under another setting
+                positions = sample_positions(entry.start, entry.stop, remembered.shape[2])
+                picked, bound = self._pick(entry, payload, kv, positions)
             finding = self._find_in_samples(picked, bound, remembered)
         if finding:
             raise FormatError(
@@ -188,74 +210,99 @@ class ChunkProof:
                 hint='they are computed again; the next freeze sets the file aside',
             )
 
-    def _find_in_first(self, start: int, found: FloatArray, bound: FloatArray) -> str:
-        """Return what is wrong with the first layer (2, H, N, D) of a chunk's tokens, or ''."""
-        if self._evidence.first_layer is None:
-            return ''
-        positions, expected = self._expected(start)
-        is_wrong = self._differs(found, expected, bound).any()
-        return self._name(found, bound, positions) if is_wrong else ''
+    def _pick(
+        self,
+        entry: ChunkEntry,
+        payload: memoryview,
+        kv: FloatArray | DequantizedKV,
+        positions: Positions,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the values at some positions, (L, 2, H, N, D), and what the codec may err by."""
+        tokens = positions - entry.start
+        picked = kv[:, :, :, tokens].astype(np.float32, copy=False)
+        bound = bound_at(
+            payload,
+            picked,
+            spec=self._evidence.spec,
+            num_tokens=entry.stop - entry.start,
+            codec=codec_named(entry.codec),
+            tokens=tokens,
+        )
+        return picked, bound
 
-    @staticmethod
-    def _differs(
-        found: FloatArray, expected: FloatArray, bound: FloatArray
-    ) -> npt.NDArray[np.bool_]:
-        """Say for each token whether its keys, and its values, differ: shape (2, N)."""
-        largest = np.abs(expected).max(axis=(1, 3), keepdims=True)
-        room = bound * np.float32(1.01) + largest * np.float32(ENGINE_ERROR)
-        differs: npt.NDArray[np.bool_] = (np.abs(found - expected) > room).any(axis=(1, 3))
-        return differs
-
-    def _expected(self, start: int) -> tuple[Positions, FloatArray]:
-        """Return the first layer of a chunk's tokens; all chunks are computed in one go."""
+    def _look_at(self, entry: ChunkEntry) -> _Look:
+        """Return what a chunk must be; some that will be asked for next are computed with it."""
         with self._lock:
-            if self._first is None:
-                self._first = self._compute_first()
-            return self._first[start]
+            if entry.start not in self._looks:
+                others = (e for e in reversed(self._evidence.entries) if e.start != entry.start)
+                left = (e for e in others if e.start not in self._looks)
+                self._compute([entry, *islice(left, CHUNKS_AT_ONCE - 1)])
+            return self._looks[entry.start]
 
-    def _compute_first(self) -> dict[int, tuple[Positions, FloatArray]]:
+    def _compute(self, entries: Sequence[ChunkEntry]) -> None:
         evidence = self._evidence
-        assert evidence.first_layer is not None
-        places = [
-            sample_positions(entry.start, entry.stop, evidence.count) for entry in evidence.entries
-        ]
+        places = [sample_positions(e.start, e.stop, evidence.count) for e in entries]
         positions = np.concatenate(places)
-        kv = evidence.first_layer(evidence.tokens[positions], positions)
-        cuts = np.cumsum([len(place) for place in places])[:-1]
-        parts = np.split(kv, cuts, axis=2)
-        return {
-            entry.start: (place, part)
-            for entry, place, part in zip(evidence.entries, places, parts, strict=True)
-        }
+        if evidence.first_layer is None:
+            kv = np.zeros((2, 1, len(positions), 1), np.float32)
+        else:
+            kv = evidence.first_layer(evidence.tokens[positions], positions)
+        room, first = _engine_room(kv), 0
+        for entry, place in zip(entries, places, strict=True):
+            part = slice(first, first + len(place))
+            self._looks[entry.start] = _Look(place, kv[:, :, part], room[:, :, part])
+            first = part.stop
+
+    def _find_in_first(self, look: _Look, found: FloatArray, bound: FloatArray) -> str:
+        """Return what is wrong with the first layer (2, H, N, D) of a chunk's tokens, or ''."""
+        is_wrong = (np.abs(found - look.expected) > _with_codec(look.room, bound)).any()
+        return self._name(found, bound, look.positions) if is_wrong else ''
 
     def _find_in_samples(
         self, picked: FloatArray, bound: FloatArray, remembered: FloatArray
     ) -> str:
         """Return which layer of a chunk is not what the manifest remembers, or ''."""
         # An error within the bound is about uniform: its deviation is the bound over root 3.
-        noise = np.sqrt(np.square(bound * self._weights).sum(axis=(2, 4)) / 3)
-        size = np.sqrt(np.square(picked * self._weights).sum(axis=(2, 4)))
+        noise = np.sqrt(sample(np.square(bound), self._squares) / 3)
+        size = np.sqrt(sample(np.square(picked), self._squares))
         room = SAMPLE_SIGMAS * noise + SAMPLE_ERROR * size + np.float32(1e-6)
-        wrong = (np.abs(sample(picked, self._weights) - remembered) > room).any(axis=2)
-        if not wrong.any():
+        is_wrong = np.abs(sample(picked, self._weights) - remembered) > room
+        if not is_wrong.any():
             return ''
-        layer, part = np.argwhere(wrong)[0].tolist()
+        layer, part = np.argwhere(is_wrong.any(axis=2))[0].tolist()
         what = 'are not those that were frozen' if picked[layer, part].any() else 'are zero'
-        return f'{("keys", "values")[part]} of layer {layer} {what}'
+        return f'{PARTS[part]} of layer {layer} {what}'
 
     def _name(self, found: FloatArray, bound: FloatArray, positions: Positions) -> str:
         """Say what first-layer KV is that is not what it should be; only after a failure."""
         evidence = self._evidence
         assert evidence.first_layer is not None
-        if not found.any():
-            return 'layer 0 is zero'
+        empty = [what for what, part in zip(PARTS, found, strict=True) if not part.any()]
+        if empty:
+            return f'{" and ".join(empty)} of layer 0 are zero'
         tokens = evidence.tokens
         for shift in (1, -1, 2, -2):
             moved = evidence.first_layer(tokens[positions], np.maximum(positions + shift, 0))
-            if not self._differs(found, moved, bound).any():
+            if _agrees(found, moved, bound):
                 return f'positions are off by {shift}'
         all_kv = evidence.first_layer(tokens, np.arange(len(tokens)))
         for shift in range(-int(positions[0]), len(tokens) - int(positions[-1])):
-            if not self._differs(found, all_kv[:, :, positions + shift], bound).any():
+            if _agrees(found, all_kv[:, :, positions + shift], bound):
                 return f'holds the KV of tokens {shift:+d} away'
         return 'holds the KV of other tokens or of other weights'
+
+
+def _engine_room(expected: FloatArray) -> FloatArray:
+    """Return what engines may differ by from (2, H, N, D), shape (2, 1, N, 1)."""
+    largest: FloatArray = np.abs(expected).max(axis=(1, 3), keepdims=True)
+    return largest * np.float32(ENGINE_ERROR)
+
+
+def _with_codec(room: FloatArray, bound: FloatArray) -> FloatArray:
+    """Return by how much values may be off, with what the codec may err by."""
+    return bound * np.float32(1.01) + room
+
+
+def _agrees(found: FloatArray, expected: FloatArray, bound: FloatArray) -> bool:
+    room = _with_codec(_engine_room(expected), bound)
+    return bool((np.abs(found - expected) <= room).all())

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from cwm_ros.codec.kernels import Kernels
     from cwm_ros.codec.quantize import BitsArray, ByteArray, HalfArray
-    from cwm_ros.codec.quantized import DequantizedKV
     from cwm_ros.kv import FloatArray, KVSpec
 
 LARGEST = {
@@ -295,26 +294,28 @@ def _int4_bound(kv: FloatArray, peaks: FloatArray) -> FloatArray:
 
 def bound_at(
     payload: memoryview,
-    kv: FloatArray | DequantizedKV,
+    picked: FloatArray,
     *,
+    spec: KVSpec,
+    num_tokens: int,
     codec: CodecId,
     tokens: npt.NDArray[np.int64],
 ) -> FloatArray:
     """
     Return how far a payload's decoded values may be from those that were encoded.
 
-    As `error_bound`, for a few tokens, and without reading all of ``kv``.
+    As `error_bound`, but for a few tokens.
 
     Parameters
     ----------
     payload
         A payload that was decoded without an error.
-    kv
-        What it was decoded to, shape (L, 2, H, T, D).
-    codec
-        Type of the codes.
+    picked
+        What some of its tokens were decoded to, shape (L, 2, H, N, D).
+    spec, num_tokens, codec
+        What the payload holds.
     tokens
-        Indices into T, shape (N,).
+        Which of its tokens they are, shape (N,).
 
     Returns
     -------
@@ -322,21 +323,24 @@ def bound_at(
         Shape (L, 2, H, N, D).
 
     """
-    picked = np.abs(kv[:, :, :, tokens], dtype=np.float32)
-    if codec not in (CodecId.INT8, CodecId.INT4):
-        share = 0.0 if codec is CodecId.RAW else 2**-11
-        return np.maximum(picked * np.float32(share), np.float32(2**-25 if share else 0))
-    layout = _layout_of(kv, codec)
+    if codec is CodecId.RAW:
+        return np.zeros_like(picked)
+    if codec is CodecId.FP16:
+        return np.maximum(np.abs(picked) * np.float32(2**-11), np.float32(2**-25))
+    layout = PayloadLayout.of(spec, num_tokens, codec)
     bits = scale_bits(np.frombuffer(payload, np.uint8), layout)
-    scales = bits.view(np.float16).reshape(*kv.shape[:3], -1, *layout.scales_shape[2:])
-    at: FloatArray = scales[:, :, :, tokens // codec.group_tokens].astype(np.float32)
+    scales = bits.view(np.float16).reshape(*picked.shape[:3], *layout.scales_shape[1:])
+    groups = tokens // codec.group_tokens
     if codec is CodecId.INT4:  # scales and minima
-        at = np.add(at[..., 0, :], (at[..., 0, :] + picked) * 2**-9, dtype=np.float32)
+        at: FloatArray = scales[:, :, :, groups, 0].astype(np.float32)
+        at = np.add(at, (at + np.abs(picked)) * 2**-9, dtype=np.float32)
+    else:
+        at = scales.astype(np.float32)[:, :, :, groups]
     half = np.float32(0.5 + 127 * 2**-23)
-    return np.multiply(np.maximum(at, 2**-14), half, dtype=np.float32)
+    return np.multiply(np.maximum(at, np.float32(2**-14)), half, dtype=np.float32)
 
 
-def _layout_of(kv: FloatArray | DequantizedKV, codec: CodecId) -> PayloadLayout:
+def _layout_of(kv: FloatArray, codec: CodecId) -> PayloadLayout:
     if kv.shape[1:2] != (2,) or kv.ndim != len('L2HTD') or kv.dtype != np.float32:
         raise ConfigError(f'KV array is {kv.dtype} {kv.shape}, not float32 (L, 2, H, T, D)')
     layers, _, heads, num_tokens, head_dim = kv.shape

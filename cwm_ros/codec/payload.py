@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property, lru_cache
 import math
 from struct import Struct
 from typing import NamedTuple, TYPE_CHECKING
@@ -61,11 +62,15 @@ class CodecId(IntEnum):
     @property
     def group_tokens(self) -> int:
         """Tokens that share a scale; 0 without scales."""
-        return {CodecId.INT8: GROUP_TOKENS, CodecId.INT4: INT4_GROUP_TOKENS}.get(self, 0)
+        return GROUPS.get(self, 0)
 
     def token_bytes(self, head_dim: int) -> int:
         """Return the bytes of one token's codes in one row."""
         return -(-head_dim // 2) if self is CodecId.INT4 else head_dim * ITEMSIZES[self]
+
+
+BY_NAME = {codec.name.lower(): codec for codec in CodecId}
+GROUPS = {CodecId.INT8: GROUP_TOKENS, CodecId.INT4: INT4_GROUP_TOKENS}
 
 
 def codec_named(name: str) -> CodecId:
@@ -78,10 +83,10 @@ def codec_named(name: str) -> CodecId:
         No codec has this name.
 
     """
-    for codec in CodecId:
-        if codec.name.lower() == name:
-            return codec
-    raise ConfigError(f'codec {name!r} is unknown', hint="use 'raw', 'fp16', 'int8' or 'int4'")
+    if name not in BY_NAME:
+        hint = "use 'raw', 'fp16', 'int8' or 'int4'"
+        raise ConfigError(f'codec {name!r} is unknown', hint=hint)
+    return BY_NAME[name]
 
 
 class Header(NamedTuple):
@@ -112,10 +117,10 @@ class Entry(NamedTuple):
     checksum: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PayloadLayout:
     """
-    All sizes that do not depend on how well blocks compress.
+    All sizes that do not depend on how well blocks compress; each is computed once.
 
     Parameters
     ----------
@@ -144,8 +149,9 @@ class PayloadLayout:
             raise ConfigError(f'KV of this shape cannot be encoded: {self}')
 
     @classmethod
+    @lru_cache(maxsize=64)
     def of(cls, spec: KVSpec, num_tokens: int, codec: CodecId) -> PayloadLayout:
-        """Return the layout of ``num_tokens`` tokens of a model."""
+        """Return the layout of ``num_tokens`` tokens of a model; kept, for chunks are alike."""
         return cls(
             num_layers=spec.num_layers,
             num_kv_heads=spec.num_kv_heads,
@@ -154,17 +160,17 @@ class PayloadLayout:
             codec=codec,
         )
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int, int, int]:
         """(L, 2, H, T, D)."""
         return (self.num_layers, 2, self.num_kv_heads, self.num_tokens, self.head_dim)
 
-    @property
+    @cached_property
     def num_rows(self) -> int:
         """R = L * 2 * H."""
         return self.num_blocks * self.num_kv_heads
 
-    @property
+    @cached_property
     def scales_shape(self) -> tuple[int, ...]:
         """(R, G, D), or (R, G, 2, D) for int4; G is 0 for codecs without scales."""
         size = self.codec.group_tokens
@@ -172,33 +178,34 @@ class PayloadLayout:
         kinds = (2,) if self.codec is CodecId.INT4 else ()
         return (self.num_rows, groups, *kinds, self.head_dim)
 
-    @property
+    @cached_property
     def num_blocks(self) -> int:
         """One block for each layer's K and V."""
         return self.num_layers * 2
 
-    @property
+    @cached_property
     def block_bytes(self) -> int:
         """Uncompressed size of a block."""
         return self.num_kv_heads * self.num_tokens * self.codec.token_bytes(self.head_dim)
 
-    @property
+    @cached_property
     def scales_start(self) -> int:
         """Offset of the scales."""
         return HEADER.size + self.num_blocks * ENTRY.size
 
-    @property
+    @cached_property
     def blocks_start(self) -> int:
         """Offset of the first block."""
         return self.scales_start + math.prod(self.scales_shape) * 2
 
-    @property
+    @cached_property
     def max_bytes(self) -> int:
         """Size of a payload none of whose blocks is compressed: the largest possible."""
         return self.blocks_start + self.num_blocks * self.block_bytes
 
+    @cached_property
     def header(self) -> Header:
-        """Return the header, with zero where the content decides."""
+        """The header, with zero where the content decides."""
         return Header(
             magic=MAGIC,
             version=VERSION,
@@ -231,7 +238,7 @@ def write_index(payload: ByteArray, layout: PayloadLayout, entries: Sequence[Ent
     for block, entry in enumerate(entries):
         ENTRY.pack_into(payload.data, HEADER.size + block * ENTRY.size, *entry)
     size = layout.blocks_start + sum(entry.stored_bytes for entry in entries)
-    header = layout.header()._replace(
+    header = layout.header._replace(
         payload_bytes=size,
         scales_checksum=checksum(payload[layout.scales_start : layout.blocks_start]),
         table_checksum=checksum(payload[HEADER.size : layout.scales_start]),
@@ -278,15 +285,16 @@ def _check_header(payload: ByteArray, layout: PayloadLayout, path: Path) -> None
         raise FormatTooNewError(path, f'version is {header.version}, known is {VERSION}')
     if size < layout.blocks_start:
         raise FormatError(path, f'payload has {size} bytes, its head {layout.blocks_start}')
-    expected = layout.header()._replace(
+    expected = layout.header._replace(
         payload_bytes=size,
         scales_checksum=checksum(payload[layout.scales_start : layout.blocks_start]),
         table_checksum=checksum(payload[HEADER.size : layout.scales_start]),
         header_checksum=header.header_checksum,
     )
-    for name, found, wanted in zip(Header._fields, header, expected, strict=True):
-        if found != wanted:
-            raise FormatError(path, f'{name} is {found}, expected {wanted}')
+    if header != expected:
+        triples = zip(Header._fields, header, expected, strict=True)
+        name, found, wanted = next(t for t in triples if t[1] != t[2])
+        raise FormatError(path, f'{name} is {found}, expected {wanted}')
 
 
 def _check_entry(entry: Entry, block: int, raw: int, path: Path) -> None:
