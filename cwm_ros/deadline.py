@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import math
 from typing import TYPE_CHECKING
 
+from cwm_ros.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -46,6 +48,21 @@ def _learned(known: float, found: float) -> float:
     return max(found, (known + found) / 2)
 
 
+def check_deadline(seconds: float | None) -> None:
+    """
+    Refuse a time from now that is no time.
+
+    Raises
+    ------
+    ConfigError
+        They are not a finite number, so nothing is before or after.
+
+    """
+    if seconds is not None and not math.isfinite(seconds):
+        hint = 'name seconds from now, or none for no deadline'
+        raise ConfigError(f'the deadline is {seconds}', hint=hint)
+
+
 class Deadline:
     """
     A point in time on a steady clock.
@@ -57,9 +74,15 @@ class Deadline:
     seconds
         How long from now; None for no deadline. It may be in the past.
 
+    Raises
+    ------
+    ConfigError
+        ``seconds`` is not a finite number.
+
     """
 
     def __init__(self, clock: Callable[[], float], seconds: float | None) -> None:
+        check_deadline(seconds)
         self.clock = clock
         self._end_s = math.inf if seconds is None else clock() + seconds
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import GEN_RUNNING, GEN_SUSPENDED, getgeneratorstate
@@ -21,7 +21,7 @@ from cwm_ros.segment import begin_segment, head_of, SegmentStarted, turn_lengths
 from cwm_ros.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from cwm_ros.answer import Speaker
     from cwm_ros.codec import KernelLoader
@@ -235,6 +235,18 @@ class LiveWindow:
             if not self.is_closed:
                 self.commit(or_keep=session.num_turns)
             return said
+
+    @contextmanager
+    def ahead_of_thaw(self, who: str) -> Iterator[None]:
+        """Leave the drive to what is done in the block; for any thread."""
+        thaw = self.thaw
+        if thaw is not None:
+            thaw.pause(who)
+        try:
+            yield
+        finally:
+            if thaw is not None:
+                thaw.resume(who)
 
     def secure(self) -> int:
         """Make durable all that was said, from any thread; see `Manager.secure_turns`."""

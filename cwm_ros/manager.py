@@ -204,6 +204,7 @@ class Manager:
         finally:
             with self._store_open:
                 if self._model is not None:
+                    self.rates.save()
                     self._model.close()
 
     # --- windows ------------------------------------------------------------------------------
@@ -329,7 +330,6 @@ class Manager:
         if live is not None:
             self._held = live.session
             live.close()
-            self.rates.save()
 
     def _make_tools(self) -> Tools:
         return Tools(
@@ -460,7 +460,7 @@ class Manager:
         Make durable all that was said until now; from any thread, whatever the engine does.
 
         An answer that is being given ends with what was said of it. This takes milliseconds,
-        and is what comes first when the power may go.
+        and is what comes first when the power may go: a thaw begins no chunk meanwhile.
 
         Returns
         -------
@@ -474,7 +474,10 @@ class Manager:
 
         """
         live = self._live
-        return live.secure() if live else 0
+        if live is None:
+            return 0
+        with live.ahead_of_thaw('secure turns'):
+            return live.secure()
 
     def freeze(
         self, *, is_final: bool = True, deadline_s: float | None = None
@@ -522,3 +525,5 @@ class Manager:
         yield from catch_up(live, cancel)
         if self.settings.storage.write_behind:
             yield from write_behind(live)
+        if self.rates.has_new_load:
+            self.rates.save()  # a sync, on nobody's way

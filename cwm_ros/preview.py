@@ -8,6 +8,7 @@ from typing import NoReturn, TYPE_CHECKING
 
 import numpy as np
 
+from cwm_ros.deadline import check_deadline
 from cwm_ros.engine import Engine
 from cwm_ros.engine.cache import slots_for
 from cwm_ros.errors import ConfigError, EngineError
@@ -91,9 +92,10 @@ def preview_thaw(
     NotFoundError, FormatError, ContextFullError
         As `Manager.open_window`.
     ConfigError
-        ``prompt`` is only white space.
+        ``prompt`` is only white space, or the deadline not a finite number.
 
     """
+    check_deadline(deadline_s)
     if prompt and not prompt.strip():
         raise ConfigError('the prompt is empty', hint='leave it out, or say something')
     window, _ = store.window_or_turns(name)

@@ -128,6 +128,11 @@ class RateBook:
         Cores that engine and loading threads have in common; 0 when the engine has its own
         processor.
 
+    Attributes
+    ----------
+    has_new_load
+        Whether a thaw left a sample that is not in the file, which is worth a sync.
+
     """
 
     def __init__(self, path: Path | None = None, *, shared_cores: int = 0) -> None:
@@ -137,6 +142,7 @@ class RateBook:
         self._prefills: deque[Sample] = deque(maxlen=MAX_PREFILLS)
         self._rates: Rates | None = None
         self._is_dirty = False
+        self.has_new_load = False
         if path is not None:
             loads, prefills = _read(path)
             self._loads.extend(loads)
@@ -175,6 +181,7 @@ class RateBook:
         if num_chunks >= MIN_LOADED_CHUNKS and num_bytes > 0 and busy_s > 0:
             self._loads.append((float(num_bytes), busy_s, max(cpu_s, 0.0)))
             self._note_change()
+            self.has_new_load = True
 
     def add_prefill(self, num_tokens: int, reach: int, seconds: float) -> None:
         """Note how long the engine took for tokens that attend to ``reach`` positions [s]."""
@@ -209,7 +216,7 @@ class RateBook:
             files.write_file(self._path, [json.dumps(values).encode()], sync_parent=False)
         except (CwmError, OSError) as exc:
             log.info('rates are not kept: %s', exc)
-        self._is_dirty = False
+        self._is_dirty = self.has_new_load = False
 
 
 def fit_load(samples: Sequence[Sample]) -> tuple[float, float]:

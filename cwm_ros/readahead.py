@@ -152,6 +152,8 @@ class ReadAhead:
         self._in_flight: dict[int, Future[Arrival]] = {}
         self._may_begin = threading.Event()
         self._may_begin.set()
+        self._pausing: set[str] = set()
+        self._mutex = threading.Lock()
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix='cwm-thaw')
 
     @property
@@ -194,13 +196,18 @@ class ReadAhead:
         """Whether nothing is begun now."""
         return not self._may_begin.is_set()
 
-    def pause(self) -> None:
-        """Begin nothing more: what a thread reads now is its last until `resume`."""
-        self._may_begin.clear()
+    def pause(self, who: str = '') -> None:
+        """Begin nothing more: what a thread reads now is its last until ``who`` resumes."""
+        with self._mutex:
+            self._pausing.add(who)
+            self._may_begin.clear()
 
-    def resume(self) -> None:
-        """Go on after a pause."""
-        self._may_begin.set()
+    def resume(self, who: str = '') -> None:
+        """Go on after a pause, once nobody else pauses."""
+        with self._mutex:
+            self._pausing.discard(who)
+            if not self._pausing:
+                self._may_begin.set()
 
     def wait_for_resume(self, cancel: threading.Event | None) -> None:
         """

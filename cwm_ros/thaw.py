@@ -331,18 +331,19 @@ class Thaw:
         """Whether it stands still until `resume`."""
         return self._ahead.is_paused
 
-    def pause(self) -> None:
+    def pause(self, who: str = '') -> None:
         """
         Leave drive and processor to others, who are more urgent; from any thread.
 
-        No chunk is begun until `resume`; those that are being read come to their end, and what is
-        resident stays. Meanwhile `advance` does nothing, or waits if it is to wait.
+        No chunk is begun until ``who`` resumes, and everybody else who has paused; those that are
+        being read come to their end, and what is resident stays. Meanwhile `advance` does
+        nothing, or waits if it is to wait.
         """
-        self._ahead.pause()
+        self._ahead.pause(who)
 
-    def resume(self) -> None:
+    def resume(self, who: str = '') -> None:
         """Go on after `pause`; from any thread."""
-        self._ahead.resume()
+        self._ahead.resume(who)
 
     def settle(self) -> None:
         """Wait for the chunks in flight and make them resident; none is sent for meanwhile."""
@@ -363,9 +364,11 @@ class Thaw:
 
     def _may_go_on(self, cancel: Event | None, *, wait: bool) -> bool:
         check_cancelled(cancel)
-        if self.is_paused and wait:
+        while self.is_paused:
+            if not wait:
+                return False
             self._ahead.wait_for_resume(cancel)
-        return not self.is_paused
+        return True
 
     def _send(self, *, is_engine_free: bool) -> None:
         """
@@ -456,6 +459,7 @@ class Thaw:
 
     def _prove(self) -> None:
         """Judge the restore, all of which is there; what may not stay is computed next."""
+        self._meter.report(self._book)
         judge, counts = self._judge, self._counts
         if not judge.judge(self.session, self.num_tokens, counts.reused_tokens):
             counts.reused_tokens = 0

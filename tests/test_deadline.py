@@ -13,7 +13,7 @@ import pytest
 
 from cwm_ros.answer import Answer, Delta, Request
 from cwm_ros.deadline import Deadline, Pace
-from cwm_ros.errors import StorageError
+from cwm_ros.errors import ConfigError, StorageError
 from cwm_ros.freeze import FreezeProgress
 from cwm_ros.kv import Role
 from tests.fakes import (
@@ -114,6 +114,14 @@ def test_whatever_the_deadline_what_it_says_is_safe_is_there(
         elif last.is_committed:
             assert thaw.progress().reused_tokens == last.tokens_safe
         assert_true_kv(manager.session)
+
+
+@pytest.mark.parametrize('seconds', [float('nan'), float('inf')])
+def test_a_deadline_that_is_no_time_is_refused(open_fake: OpenManager, seconds: float) -> None:
+    manager = open_fake()
+    make_window(manager, 'trip', 2)
+    with pytest.raises(ConfigError, match=f'the deadline is {seconds}'):
+        list(manager.freeze(deadline_s=seconds))
 
 
 def test_pace_learns_from_what_was_slow(

@@ -285,6 +285,32 @@ def test_a_paused_thaw_is_left_and_taken_up(settings: Settings, frozen: Oracle) 
         assert_right(manager, frozen)
 
 
+def test_turns_that_are_secured_have_the_drive_to_themselves(
+    settings: Settings, frozen: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Manager(settings) as manager:
+        thaw = manager.open_window(TRIP)
+        secure, seen = manager.live.secure, []
+
+        def watched() -> int:
+            seen.append(thaw.is_paused)
+            return secure()
+
+        monkeypatch.setattr(manager.live, 'secure', watched)
+        num_turns = manager.secure_turns()
+        assert num_turns == manager.session.num_turns
+        assert not thaw.is_paused
+        thaw.pause()
+        assert manager.secure_turns() == num_turns
+        assert thaw.is_paused, 'whoever paused it before decides when it goes on'
+        assert not thaw.advance(wait=False)
+        thaw.resume()
+        complete(manager)
+
+        assert seen == [True, True]
+        assert_right(manager, frozen)
+
+
 # --- in the middle of it ------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from cwm_ros import opening as opening_module
 from cwm_ros.answer import Answer, Delta, Request, When
 from cwm_ros.errors import EngineError, FormatError, InterruptedOperation, StorageError
 from cwm_ros.kv import Role, Turn
+from cwm_ros.machine import rate_file
 from cwm_ros.progress import ThawProgress
 from cwm_ros.rates import RateBook
 from cwm_ros.restore import ChunkReader
@@ -587,6 +588,27 @@ def test_what_a_thaw_has_shown_is_known_at_the_next_start(open_fake: OpenManager
         complete(manager)
     with open_fake() as manager:
         assert manager.rates.rates.can_load
+
+
+def test_what_a_thaw_has_shown_is_written_in_idle_time_or_at_the_end(
+    open_fake: OpenManager,
+) -> None:
+    """Writing it takes a sync, for which nobody shall wait who opens another window."""
+    frozen(open_fake)
+    with open_fake() as manager:
+        kept = rate_file(manager.settings, manager.engine.identity.model)
+        old = kept.read_bytes()
+        manager.open_window('trip')
+        complete(manager)
+        manager.leave()
+        assert kept.read_bytes() == old
+        manager.open_window('trip')
+        for _ in manager.idle():
+            pass
+        idle = kept.read_bytes()
+        assert idle != old
+        manager.rates.add_load(10, 1_000_000, 0.5, 0.25)
+    assert kept.read_bytes() != idle
 
 
 def test_a_chunk_that_changes_after_the_plan_is_computed(

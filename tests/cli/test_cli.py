@@ -92,6 +92,9 @@ def test_a_plan_tells_what_a_thaw_will_do(store: Path) -> None:
     past = run_json(store, 'plan', 'drive', '--deadline', '-1')
     assert (past['steps_in_time'], past['usable_in_time']) == (0, False)
     assert 'deadline has passed' in run(store, 'plan', 'drive', '--deadline', '-1').stdout
+    for wrong in ('nan', 'inf', '-inf'):
+        refused = run(store, 'plan', 'drive', '--deadline', wrong, status=30).stderr
+        assert f'BAD_VALUE: the deadline is {wrong}' in refused
     assert 'NOT_FOUND' in run(store, 'plan', 'nothing', status=12).stderr
     assert 'BAD_VALUE' in run(store, 'plan', 'drive', '--prompt', ' ', status=30).stderr
 
