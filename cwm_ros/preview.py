@@ -21,10 +21,13 @@ from cwm_ros.restore import find_chunks
 from cwm_ros.schedule import plan_thaw
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from cwm_ros.config import Settings
     from cwm_ros.model import Checkpoint
     from cwm_ros.rates import Rates
     from cwm_ros.schedule import ThawPlan
+    from cwm_ros.session import Session
     from cwm_ros.store import Store
 
 
@@ -111,20 +114,25 @@ def preview_thaw(
     window, entries = find_chunks(store, window, session, restored.entries, settings.codec)
     manifest = window.manifest
     chunk_tokens = manifest.chunk_tokens if manifest else settings.codec.chunk_tokens
-    scores = None
-    if prompt:
-        found = relevance(prompt, session.turns, session.turn_stops, chunk_tokens)
-        scores = np.zeros(-(-session.num_tokens // chunk_tokens))
-        scores[: len(found)] = found
     return plan_thaw(
         [entry for entry in entries if store.find_chunk(entry.id, entry.codec)],
         num_tokens=session.num_tokens,
         chunk_tokens=chunk_tokens,
         turn_stops=session.turn_stops,
         settings=settings.thaw,
-        scores=scores,
+        scores=_scores(prompt, session, chunk_tokens),
         rates=known_rates(settings, checkpoint),
         reach=slots_for(session.num_tokens),
         strategy=strategy,
         deadline_s=deadline_s,
     )
+
+
+def _scores(prompt: str, session: Session, chunk_tokens: int) -> npt.NDArray[np.float64] | None:
+    """Return how relevant each chunk is to a prompt; None without one."""
+    if not prompt:
+        return None
+    scores = np.zeros(-(-session.num_tokens // chunk_tokens))
+    found = relevance(prompt, session.turns, session.turn_stops, chunk_tokens)
+    scores[: len(found)] = found
+    return scores

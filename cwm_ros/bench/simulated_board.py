@@ -346,21 +346,12 @@ def simulate_thaw(
     board = SimulatedBoard(speed, settings.num_threads)
     meter = _Meter(board)
     book = book or new_book(speed)
-    engine = SimulatedEngine(board)
-    stops = [*range(TURN_TOKENS, num_tokens, TURN_TOKENS), num_tokens]
-    session = Session(
-        engine,
-        _Wordless(),  # type: ignore[arg-type]
-        frozenset(),
-        tokens=np.zeros(num_tokens, np.int32),
-        turn_stops=stops,
-    )
-    session.timing = lambda count: book.computing(engine, count, board.clock)
+    session = _session_on(board, num_tokens, book)
     plan = plan_thaw(
         make_entries(num_tokens, speed.chunk_bytes),
         num_tokens=num_tokens,
         chunk_tokens=CHUNK_TOKENS,
-        turn_stops=stops,
+        turn_stops=session.turn_stops,
         settings=settings,
         rates=book.rates,
         reach=slots_for(num_tokens),
@@ -378,15 +369,34 @@ def simulate_thaw(
         meter=meter,
         make_ahead=lambda load, count: _ReadAhead(board, meter, count),  # noqa: ARG005
     ) as thaw:
-        usable_s = 0.0
-        while not thaw.progress().is_usable:
-            thaw.advance(wait=True)
-            usable_s = board.now_s
-        while thaw.advance(wait=True):
-            pass
-        progress = thaw.progress()
-        if not progress.is_complete:
-            raise EngineError(f'the thaw stopped early: {progress}')
+        return _follow(thaw, board)
+
+
+def _session_on(board: SimulatedBoard, num_tokens: int, book: RateBook) -> Session:
+    """Return the session of a window, nothing of it resident, whose prefills the book sees."""
+    engine = SimulatedEngine(board)
+    session = Session(
+        engine,
+        _Wordless(),  # type: ignore[arg-type]
+        frozenset(),
+        tokens=np.zeros(num_tokens, np.int32),
+        turn_stops=[*range(TURN_TOKENS, num_tokens, TURN_TOKENS), num_tokens],
+    )
+    session.timing = lambda count: book.computing(engine, count, board.clock)
+    return session
+
+
+def _follow(thaw: Thaw, board: SimulatedBoard) -> Simulated:
+    """Advance a thaw to its end and say how it went."""
+    usable_s = 0.0
+    while not thaw.progress().is_usable:
+        thaw.advance(wait=True)
+        usable_s = board.now_s
+    while thaw.advance(wait=True):
+        pass
+    progress = thaw.progress()
+    if not progress.is_complete:
+        raise EngineError(f'the thaw stopped early: {progress}')
     return Simulated(
         usable_s=usable_s,
         complete_s=board.now_s,
