@@ -319,8 +319,12 @@ class KernelLoader:
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
-            from cwm_ros.codec.native import numba_kernels  # takes half a second
+            from cwm_ros.codec.native import (  # takes half a second
+                compile_aside,
+                numba_kernels,
+            )
 
+            compile_aside(cache_dir)
             self._kernels = numba_kernels(cache_dir)
         except (ImportError, OSError) as exc:
             log.warning('kernels=numpy reason=%s', exc)

@@ -11,6 +11,11 @@ Inner loops run over a slice from 0, which lets LLVM vectorise them.
 
 from __future__ import annotations
 
+from hashlib import blake2b
+import os
+from pathlib import Path
+import subprocess
+import sys
 from tempfile import TemporaryFile
 from typing import cast, TYPE_CHECKING, TypeVar
 
@@ -32,7 +37,6 @@ from cwm_ros.codec.quantize import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -413,6 +417,49 @@ def has_half_conversion() -> bool:
     return not is_x86 or bool(binding.get_host_cpu_features().get('f16c'))
 
 
+def compile_aside(cache_dir: Path) -> None:
+    """
+    Fill the cache, unless it is full, in a process of its own that gives way to all others.
+
+    Compiling takes some ten seconds and 110 MB, which this process would keep, and takes turns
+    with its other threads. Should the other process fail, `numba_kernels` compiles here.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be used.
+
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    if not has_half_conversion() or _mark(cache_dir).exists():
+        return
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    subprocess.run(  # noqa: S603
+        [sys.executable, '-m', __name__, str(cache_dir)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, 'PYTHONPATH': path},
+        check=False,
+    )
+
+
+def _mark(cache_dir: Path) -> Path:
+    """Return the file that says that the cache has what this source and this machine need."""
+    source = Path(__file__)
+    status = source.stat()
+    what = (
+        source.resolve(),
+        status.st_mtime_ns,
+        status.st_size,
+        sys.version,
+        numba.__version__,
+        binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten(),
+    )
+    return cache_dir / f'{blake2b(repr(what).encode(), digest_size=8).hexdigest()}.compiled'
+
+
 def numba_kernels(cache_dir: Path) -> Kernels:
     """
     Load the kernels from the cache, or compile them into it.
@@ -438,9 +485,11 @@ def numba_kernels(cache_dir: Path) -> Kernels:
     settings = vars(numba.config)
     before, settings['CACHE_DIR'] = settings['CACHE_DIR'], str(cache_dir)
     try:
-        return _compile_all()
+        kernels = _compile_all()
     finally:
         settings['CACHE_DIR'] = before
+    _mark(cache_dir).touch()
+    return kernels
 
 
 def _compile(function: Function, *signatures: object) -> Function:
@@ -472,3 +521,8 @@ def _compile_all() -> Kernels:
             _largest_bits, *(types.int64(*BLOCKS, t, types.int64) for t in MASKS)
         ),
     )
+
+
+if __name__ == '__main__':
+    os.nice(10)
+    numba_kernels(Path(sys.argv[1]))

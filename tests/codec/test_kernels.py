@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
 import numpy as np
+import psutil
 import pytest
 
 from cwm_ros.codec.kernels import Blocks, KernelLoader, numpy_kernels, rows_of
@@ -250,3 +252,26 @@ def test_loader_keeps_numpy_where_it_cannot_compile(
         assert not loader.wait(60)
     assert loader().name == 'numpy'
     assert 'kernels=numpy' in caplog.text
+
+
+@pytest.mark.slow
+def test_kernels_are_compiled_in_another_process(tmp_path: Path) -> None:
+    loader = KernelLoader(tmp_path)
+    children = psutil.Process().children
+    assert not children()
+    loader.start()
+    until_s = time.monotonic() + 60
+    while not children() and time.monotonic() < until_s:
+        time.sleep(0.01)
+
+    assert children()
+    assert loader.wait()
+    compiled = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob('*.nbc'))
+    ended_ns = max(path.stat().st_mtime_ns for path in tmp_path.glob('*.compiled'))
+    assert compiled
+    assert max(compiled) <= ended_ns
+
+    again = KernelLoader(tmp_path)
+    again.start()
+    assert again.wait()
+    assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob('*.nbc')) == compiled
