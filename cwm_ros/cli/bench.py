@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs that measure: bench thaw, freeze, plan, engine, codec, store, quality, node, targets."""
+"""Verbs that measure: bench thaw, freeze, plan, engine, codec, store, node, jitter and so on."""
 
 from __future__ import annotations
 
@@ -276,6 +276,29 @@ def node_command(options: Options, *, tokens: int, starts: int, rounds: int, fol
         options.settings, folder, tokens=tokens, starts=starts, rounds=rounds, note=options.note
     )
     options.show(report.as_json(), report.as_text())
+
+
+@bench_command.command('jitter')
+@click.option('--tokens', type=click.IntRange(512), default=8192, show_default=True)
+@click.option('--rounds', type=click.IntRange(1), default=3, show_default=True)
+@click.option('--seconds', type=click.FloatRange(0.5), default=3.0, show_default=True)
+@click.option(
+    '--folder',
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default='.',
+    help='On the drive to be measured.',
+)
+@click.pass_obj
+def jitter_command(
+    options: Options, *, tokens: int, rounds: int, seconds: float, folder: Path
+) -> None:
+    """Time a 100 Hz process beside thaws, with runtime.* and without."""
+    from cwm_ros.bench.jitter import as_json, format_jitter, measure_jitter
+
+    rows = measure_jitter(
+        options.settings, folder, tokens=tokens, rounds=rounds, seconds=seconds, note=options.note
+    )
+    options.show(as_json(rows, folder), format_jitter(rows))
 
 
 @bench_command.command('targets')
