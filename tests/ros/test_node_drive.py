@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from random import Random
 import signal
 import time
@@ -24,8 +22,10 @@ from tests.ros.vehicle import Client as AnyClient
 from tests.ros.vehicle import DEACTIVATE, MEET_S
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.ros.conftest import StartNode
-    from tests.ros.vehicle import Client, NodeProcess
+    from tests.ros.vehicle import Client
 
 pytestmark = pytest.mark.ros
 
@@ -34,8 +34,6 @@ FACT = 'My gate code is 4821.'
 QUESTION = "What's the code for the gate?"
 CODE = '4821'
 CYCLES = 20
-SOAK_MINUTES = float(os.environ.get('SOAK_MINUTES', '3'))
-FLAT_BYTES = 24 << 20
 SUCCEEDED, ABORTED = GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED
 
 
@@ -265,31 +263,6 @@ def test_twenty_cycles_with_cuts_remember_the_first(start_node: StartNode) -> No
         driver.meet()
         assert driver.wait_state(Usability.COMPLETE).committed_turn >= said
         assert CODE in driver.ask(QUESTION).text
-
-
-@pytest.mark.slow
-def test_memory_stays_flat(start_node: StartNode, client: Client) -> None:
-    """Talk, save and thaw for SOAK_MINUTES, in a context that is full early: the cache grows."""
-    node = start_node(params={'engine.context_tokens': 512})
-    bring_up(client)
-    assert client.ask(FACT).kind == ResponseEvent.END
-    until_s = time.monotonic() + 60 * SOAK_MINUTES
-    sizes = []
-    while time.monotonic() < until_s:
-        kind = client.ask('Hello.').kind
-        assert kind == ResponseEvent.END
-        assert client.run(FreezeWindow, 'freeze_window').status == SUCCEEDED
-        assert client.thaw().status == SUCCEEDED
-        sizes.append(resident_bytes(node))
-    warm = sizes[len(sizes) // 2]
-    assert max(sizes[-5:]) - warm < FLAT_BYTES, (
-        f'grew beyond {FLAT_BYTES} bytes: {sizes[:: max(1, len(sizes) // 12)]}'
-    )
-
-
-def resident_bytes(node: NodeProcess) -> int:
-    status = Path(f'/proc/{node.process.pid}/statm').read_text(encoding='ascii')
-    return int(status.split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
 def test_two_assistants_in_one_vehicle_do_not_hear_each_other(
