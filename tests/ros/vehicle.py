@@ -74,6 +74,10 @@ class NodeProcess:
         Options of the program itself.
     module
         What to run instead of the node.
+    prefix
+        A command that runs it elsewhere, as in another network namespace.
+    env
+        Beside this process's environment.
 
     """
 
@@ -87,6 +91,8 @@ class NodeProcess:
         remap: tuple[str, ...] = (),
         args: tuple[str, ...] = (),
         module: str = 'cwm_ros.node.main',
+        prefix: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
     ) -> None:
         self.log = log
         values = {
@@ -100,11 +106,11 @@ class NodeProcess:
         rules = [part for rule in remap for part in ('-r', rule)]
         with log.open('wb') as output:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', module, *args, '--ros-args', *given, *rules],
+                [*prefix, sys.executable, '-m', module, *args, '--ros-args', *given, *rules],
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, 'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'},
+                env={**environment(), **(env or {})},
             )
 
     def __enter__(self) -> Self:
@@ -129,6 +135,10 @@ class NodeProcess:
     @property
     def output(self) -> str:
         return self.log.read_text(encoding='utf-8', errors='replace')
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, 'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'}
 
 
 def _to_rule(name: str, value: object) -> str:
