@@ -3,9 +3,9 @@
 """
 Random lives of a store under the reference model, beside a simple model of what must be there.
 
-The model knows three things: which turns of each window were committed; which chunk files its
-manifest names and nobody removed; and, from a second engine that never thaws, what KV the tokens
-have. A kill forgets the manager without closing it.
+The model knows three things: which turns of each window were committed, from what it said and what
+it heard; which chunk files nobody removed; and, from a second engine that never thaws, what KV the
+tokens have. A kill forgets the manager without closing it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cwm_ros.answer import Request, When
+from cwm_ros.answer import Delta, Request, When
 from cwm_ros.errors import InterruptedOperation
 from cwm_ros.kv import Role, Turn
 from cwm_ros.manager import Manager
 from cwm_ros.restore import PayloadCheck
 from cwm_ros.session import common_length
+from cwm_ros.store import Store
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from cwm_ros.kv import FloatArray, TokenArray
 
 NAMES = ('home', 'trip')
+SYSTEM = Turn(role=Role.SYSTEM, text='You are the voice of a car.', time_ms=5)
 MAX_TOKENS = 900
 """A window this long is left alone, so that a sequence stays cheap."""
 ANY_CHUNK = '*'
@@ -76,11 +78,15 @@ class Oracle:
             engine.close()
 
 
+Turns = dict[str, list[Turn]]
+"""By window."""
+
+
 @dataclass
 class Right:
-    """What must be there: turns by window, and chunk files."""
+    """What must be there: turns, and chunk files but for those that were removed."""
 
-    turns: dict[str, list[Turn]] = field(default_factory=dict)
+    turns: Turns
     removed: set[str] = field(default_factory=set)
 
 
@@ -92,6 +98,8 @@ class Life:
     ----------
     settings
         With the store's folder.
+    turns
+        What was said in it before.
     oracle
         Knows the right KV.
     tolerance
@@ -106,6 +114,8 @@ class Life:
     def __init__(
         self,
         settings: Settings,
+        turns: Turns,
+        *,
         oracle: Oracle,
         tolerance: float,
         rng: np.random.Generator,
@@ -116,11 +126,8 @@ class Life:
         self._tolerance = tolerance
         self._rng = rng
         self._done = done
-        self.right = Right()
+        self.right = Right(turns={name: list(said) for name, said in turns.items()})
         self.manager = Manager(settings, wall_ms=lambda: 5)
-        for name in NAMES:
-            if self.manager.store.has_window(name):
-                self.right.turns[name] = list(self.manager.store.window(name).turns)
 
     # --- what happens -----------------------------------------------------------------------
 
@@ -155,16 +162,29 @@ class Life:
     def _is_long(self) -> bool:
         return self.manager.session.num_tokens > MAX_TOKENS
 
-    def _note(self) -> None:
-        self.right.turns[self.manager.window] = list(self.manager.session.turns)
+    def _note(self, *possible: list[Turn]) -> None:
+        """Know that one of these was said; which one, only the store can tell."""
+        name = self.manager.window
+        before = self.right.turns.get(name, [])
+        found = list(self.manager.store.window(name).turns)
+        assert found in [before + said for said in possible], (found[len(before) :], possible)
+        self.right.turns[name] = found
+
+    def _exchange(self, fact: str, heard: list[str]) -> list[Turn]:
+        """Return what must be on the record when these pieces of an answer were heard."""
+        answer = ''.join(heard).strip()
+        return [
+            Turn(role=Role.USER, text=fact, time_ms=5),
+            Turn(role=Role.ASSISTANT, text=answer, time_ms=5),
+        ]
 
     def open(self) -> None:
         name = NAMES[self._pick(len(NAMES))]
         if name in self.right.turns:
             self.manager.open_window(name)
         else:
-            self.manager.create(name)
-            self._note()
+            self.manager.create(name, SYSTEM.text)
+            self._note([SYSTEM])
 
     def advance(self) -> None:
         for _ in range(self._pick(5)):
@@ -203,28 +223,35 @@ class Life:
     def say(self) -> None:
         if self._is_long:
             return
-        when = list(When)[self._pick(len(When))]
-        for _ in self.manager.say(Request(text=self._fact(), when=when, max_tokens=2)):
-            pass
-        self._note()
+        fact, when = self._fact(), list(When)[self._pick(len(When))]
+        events = self.manager.say(Request(text=fact, when=when, max_tokens=2))
+        heard = [event.text for event in events if isinstance(event, Delta)]
+        self._note(self._exchange(fact, heard))
 
     def say_partly(self) -> None:
+        """Stop to listen, or cancel; the answer is on the record as far as it was heard."""
         if self._is_long:
             return
+        fact, heard, num_heard = self._fact(), list[str](), self._pick(6)
         cancel = threading.Event()
-        events = self.manager.say(Request(text=self._fact(), max_tokens=4), cancel)
+        events = self.manager.say(Request(text=fact, max_tokens=4), cancel)
         try:
-            for _ in range(self._pick(6)):
-                next(events, None)
-            if self._pick(2):
-                cancel.set()
-                for _ in events:
-                    pass
+            for number, event in enumerate(events, 1):
+                if isinstance(event, Delta):
+                    heard.append(event.text)
+                if number >= num_heard:
+                    if self._pick(2):
+                        break
+                    cancel.set()
         except InterruptedOperation:
             self._done['cancelled'] += 1
         finally:
             events.close()
-        self._note()
+        prompt, answer = self._exchange(fact, heard)
+        if heard:
+            self._note([prompt, answer])
+        else:  # it may have been cut before the answer began
+            self._note([prompt], [prompt, answer])
 
     def listen(self) -> None:
         if self._is_long:
@@ -234,7 +261,7 @@ class Life:
             Turn(role=Role.ASSISTANT, text='I will remember that.'),
         ]
         self.manager.add_turns(turns)
-        self._note()
+        self._note(turns)
 
     def freeze(self) -> None:
         for _ in self.manager.freeze(is_final=bool(self._pick(2))):
@@ -325,20 +352,28 @@ def chunk_folder(settings: Settings) -> Path:
     return settings.storage.root / 'profiles' / 'default' / 'chunks'
 
 
-def make_template(settings: Settings) -> None:
+def make_template(settings: Settings) -> Turns:
     """Write the windows that every sequence begins with, both with the same beginning."""
-    rng = np.random.default_rng(0)
+    rng, said = np.random.default_rng(0), Turns()
     with Manager(settings, wall_ms=lambda: 5) as manager:
         for name in NAMES:
-            manager.create(name)
             facts = [FACTS[int(rng.integers(len(FACTS)))] + f' ({index})' for index in range(8)]
             roles = (Role.USER, Role.ASSISTANT)
             turns = [Turn(role=roles[i % 2], text=text) for i, text in enumerate(facts)]
+            manager.create(name, SYSTEM.text)
             manager.add_turns(turns)
             for _ in manager.catch_up():
                 pass
             for _ in manager.freeze():
                 pass
+            said[name] = [SYSTEM, *turns]
+    return said
+
+
+def turns_in(settings: Settings) -> Turns:
+    """Return the turns of all windows of a store."""
+    with Store.open(settings.storage, writable=False, clock=lambda: 5) as store:
+        return {name: list(store.window(name).turns) for name in NAMES if store.has_window(name)}
 
 
 def copy_of(settings: Settings, folder: Path) -> Settings:

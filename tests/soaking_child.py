@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.soak import Life, Oracle
+from tests.soak import Life, Oracle, turns_in
 from tests.test_soak import soak_settings
 
 
@@ -36,7 +36,9 @@ def main(root: str, cache: str, codec: str, seed: int) -> None:
 
     settings = soak_settings(Path(root), Path(cache), codec)
     oracle = Oracle(no_engine)  # type: ignore[arg-type]
-    life = Telling(settings, oracle, 0.0, np.random.default_rng(seed), Counter())
+    rng = np.random.default_rng(seed)
+    said = turns_in(settings)
+    life = Telling(settings, said, oracle=oracle, tolerance=0.0, rng=rng, done=Counter())
     print('ready', flush=True)  # noqa: T201
     life.check_turns()
     while True:

@@ -317,12 +317,17 @@ def test_a_restore_that_goes_nowhere_is_no_success(
         assert thaw.result().reused_tokens == 0, 'files that had no effect are not used again'
 
 
-def test_a_window_without_a_probe_or_with_a_later_one_is_unproven(
+def test_a_window_without_a_probe_or_with_one_of_another_version_is_unproven(
     open_tiny: OpenManager,
 ) -> None:
     manifest = frozen(open_tiny)
-    later = (2).to_bytes(2, 'little') + manifest.probe[2:]
-    for probe, reason in ((b'', 'no end probe'), (later, 'version 2'), (b'\1', 'too short')):
+    earlier, later = (version.to_bytes(2, 'little') + manifest.probe[2:] for version in (0, 2))
+    for probe, reason in (
+        (b'', 'no end probe'),
+        (earlier, 'version 0'),
+        (later, 'version 2'),
+        (b'\1', 'too short'),
+    ):
         with open_tiny() as manager:
             manager.store.commit_window(replace(manifest, probe=probe, samples=b'\0' * 30))
         with open_tiny() as manager:

@@ -24,7 +24,7 @@ from cwm_ros.config import (
     StorageSettings,
     ThawSettings,
 )
-from tests.soak import ANY_CHUNK, copy_of, Life, make_template
+from tests.soak import ANY_CHUNK, copy_of, Life, make_template, turns_in
 
 if TYPE_CHECKING:
     from tests.soak import Oracle
@@ -62,11 +62,14 @@ def test_random_lives_lose_nothing_and_hold_nothing_wrong(
     one_engine: Oracle, tmp_path: Path, model_cache: Path, codec: str, seeds: range
 ) -> None:
     template = soak_settings(tmp_path / 'template', model_cache, codec)
-    make_template(template)
+    said = make_template(template)
     done: Counter[str] = Counter()
     for seed in seeds:
         settings = copy_of(template, tmp_path / 'store')
-        life = Life(settings, one_engine, TOLERANCE[codec], np.random.default_rng(seed), done)
+        rng = np.random.default_rng(seed)
+        life = Life(
+            settings, said, oracle=one_engine, tolerance=TOLERANCE[codec], rng=rng, done=done
+        )
         try:
             life.live_through(STEPS)
         except BaseException:
@@ -91,9 +94,17 @@ def test_lives_that_are_killed_lose_nothing(
         settings = copy_of(template, tmp_path / 'store')
         rng = np.random.default_rng([7, num_kills, seed])
         told = _kill_child(settings, seed, float(rng.uniform(0.05, 1.5)))
-        life = Life(settings, one_engine, TOLERANCE['int8'], rng, done)
+        committed = turns_in(settings)
+        life = Life(
+            settings,
+            committed,
+            oracle=one_engine,
+            tolerance=TOLERANCE['int8'],
+            rng=rng,
+            done=done,
+        )
         for name, texts in told.items():
-            found = [turn.text for turn in life.right.turns[name]]
+            found = [turn.text for turn in committed[name]]
             assert found[: len(texts)] == texts, f'{name} after kill {seed}'
         life.right.removed.add(ANY_CHUNK)  # the child did not tell
         life.live_through(STEPS)
