@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import islice
 import struct
 import threading
-from typing import NamedTuple, TYPE_CHECKING
+from typing import cast, NamedTuple, TYPE_CHECKING
 
 import numpy as np
 
-from cwm_ros.codec import bound_at, codec_named
+from cwm_ros.codec import bound_at, BOUND_MARGIN, codec_named, CodecId, scales_of
 from cwm_ros.errors import FormatError
 
 if TYPE_CHECKING:
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cwm_ros.codec import DequantizedKV
+    from cwm_ros.codec.kernels import Kernels
     from cwm_ros.kv import ChunkId, FloatArray, KVSpec, TokenArray
     from cwm_ros.store import ChunkEntry
 
+    BoolArray = npt.NDArray[np.bool_]
     Positions = npt.NDArray[np.int64]
     FirstLayerKV = Callable[[TokenArray, Positions], FloatArray]
 
@@ -141,16 +143,17 @@ class _Look(NamedTuple):
 
     Parameters
     ----------
-    positions
-        Of the tokens, shape (N,).
+    positions, tokens
+        Of the tokens, in the window and in the chunk, shape (N,).
     expected
         Shape (2, H, N, D).
     room
-        What engines may differ by, shape (2, 1, N, 1).
+        What engines may differ by, shape (2, N); infinite when nothing is expected.
 
     """
 
     positions: Positions
+    tokens: Positions
     expected: FloatArray
     room: FloatArray
 
@@ -171,6 +174,7 @@ class ChunkProof:
         payload: memoryview,
         kv: FloatArray | DequantizedKV,
         source: Path,
+        kernels: Kernels | None = None,
     ) -> None:
         """
         Compare a decoded chunk with what it must be.
@@ -183,6 +187,8 @@ class ChunkProof:
             What was read, and what it was decoded to, shape (L, 2, H, T, D).
         source
             File named in errors.
+        kernels
+            See at once that an int8 chunk is right; what does not seem so is looked at again.
 
         Raises
         ------
@@ -192,12 +198,13 @@ class ChunkProof:
         """
         if not self._evidence.count:
             return
-        look = self._look_at(entry)
+        look, remembered = self._look_at(entry), self._evidence.samples.get(entry.id)
+        if kernels is not None and self._seems_right(
+            kernels, entry, payload, kv, look, remembered
+        ):
+            return
         picked, bound = self._pick(entry, payload, kv, look.positions)
-        finding = ''
-        if self._evidence.first_layer is not None:
-            finding = self._find_in_first(look, picked[0], bound[0])
-        remembered = self._evidence.samples.get(entry.id)
+        finding = self._find_in_first(look, picked[0], bound[0])
         if not finding and remembered is not None:
             if remembered.shape[2] != len(look.positions):  # frozen under another setting
                 positions = sample_positions(entry.start, entry.stop, remembered.shape[2])
@@ -209,6 +216,32 @@ class ChunkProof:
                 f'tokens {entry.start} to {entry.stop}: {finding}',
                 hint='they are computed again; the next freeze sets the file aside',
             )
+
+    def _seems_right(  # noqa: PLR0917 - what `check` has, by name there
+        self,
+        kernels: Kernels,
+        entry: ChunkEntry,
+        payload: memoryview,
+        kv: FloatArray | DequantizedKV,
+        look: _Look,
+        remembered: FloatArray | None,
+    ) -> bool:
+        """Say whether compiled kernels find nothing to look at more closely."""
+        codec, spec = codec_named(entry.codec), self._evidence.spec
+        if kernels.look is None or codec is not CodecId.INT8 or not isinstance(kv, np.ndarray):
+            return False
+        if remembered is not None and remembered.shape[2] != len(look.tokens):
+            return False
+        scales = scales_of(payload, spec, entry.stop - entry.start, codec)
+        is_half = kv.dtype == np.float16
+        values = cast('FloatArray', kv.view(np.uint16) if is_half else kv)
+        sums = np.empty((3, 2 * spec.num_layers, len(look.tokens)), np.float32)
+        excess = kernels.look(
+            values, scales, look.tokens, self._weights[:, 0], look.expected, look.room, sums
+        )
+        if remembered is None:
+            return excess <= 0
+        return excess <= 0 and not _differ(sums.reshape(3, *remembered.shape), remembered).any()
 
     def _pick(
         self,
@@ -244,14 +277,20 @@ class ChunkProof:
         places = [sample_positions(e.start, e.stop, evidence.count) for e in entries]
         positions = np.concatenate(places)
         if evidence.first_layer is None:
-            kv = np.zeros((2, 1, len(positions), 1), np.float32)
+            kv = np.zeros(evidence.spec.shape(len(positions))[1:], np.float32)
+            room = np.full((2, len(positions)), np.inf, np.float32)
         else:
             kv = evidence.first_layer(evidence.tokens[positions], positions)
-        room, first = _engine_room(kv), 0
-        for entry, place in zip(entries, places, strict=True):
-            part = slice(first, first + len(place))
-            self._looks[entry.start] = _Look(place, kv[:, :, part], room[:, :, part])
-            first = part.stop
+            room = _engine_room(kv)
+        stops = np.cumsum([len(place) for place in places])[:-1]
+        parts = np.split(kv, stops, axis=2), np.split(room, stops, axis=1)
+        for entry, place, expected, its_room in zip(entries, places, *parts, strict=True):
+            self._looks[entry.start] = _Look(
+                place,
+                place - entry.start,
+                np.ascontiguousarray(expected),
+                np.ascontiguousarray(its_room),
+            )
 
     def _find_in_first(self, look: _Look, found: FloatArray, bound: FloatArray) -> str:
         """Return what is wrong with the first layer (2, H, N, D) of a chunk's tokens, or ''."""
@@ -262,11 +301,9 @@ class ChunkProof:
         self, picked: FloatArray, bound: FloatArray, remembered: FloatArray
     ) -> str:
         """Return which layer of a chunk is not what the manifest remembers, or ''."""
-        # An error within the bound is about uniform: its deviation is the bound over root 3.
-        noise = np.sqrt(sample(np.square(bound), self._squares) / 3)
-        size = np.sqrt(sample(np.square(picked), self._squares))
-        room = SAMPLE_SIGMAS * noise + SAMPLE_ERROR * size + np.float32(1e-6)
-        is_wrong = np.abs(sample(picked, self._weights) - remembered) > room
+        total = sample(picked, self._weights)
+        errors, sizes = (sample(np.square(values), self._squares) for values in (bound, picked))
+        is_wrong = _differ((total, errors, sizes), remembered)
         if not is_wrong.any():
             return ''
         layer, part = np.argwhere(is_wrong.any(axis=2))[0].tolist()
@@ -292,15 +329,24 @@ class ChunkProof:
         return 'holds the KV of other tokens or of other weights'
 
 
+def _differ(sums: Sequence[FloatArray] | FloatArray, remembered: FloatArray) -> BoolArray:
+    """Say which samples (L, 2, N) are not those of the manifest; the sums as in `Look`."""
+    total, errors, sizes = sums
+    # An error within the bound is about uniform: its deviation is the bound over root 3.
+    room = SAMPLE_SIGMAS * np.sqrt(errors / 3) + SAMPLE_ERROR * np.sqrt(sizes)
+    differ: BoolArray = np.abs(total - remembered) > room + np.float32(1e-6)
+    return differ
+
+
 def _engine_room(expected: FloatArray) -> FloatArray:
-    """Return what engines may differ by from (2, H, N, D), shape (2, 1, N, 1)."""
-    largest: FloatArray = np.abs(expected).max(axis=(1, 3), keepdims=True)
+    """Return what engines may differ by from (2, H, N, D), shape (2, N)."""
+    largest: FloatArray = np.abs(expected).max(axis=(1, 3))
     return largest * np.float32(ENGINE_ERROR)
 
 
 def _with_codec(room: FloatArray, bound: FloatArray) -> FloatArray:
-    """Return by how much values may be off, with what the codec may err by."""
-    return bound * np.float32(1.01) + room
+    """Return by how much values (2, H, N, D) may be off, with what the codec may err by."""
+    return bound * BOUND_MARGIN + room[:, np.newaxis, :, np.newaxis]
 
 
 def _agrees(found: FloatArray, expected: FloatArray, bound: FloatArray) -> bool:

@@ -263,7 +263,7 @@ class ChunkReader:
             source=source,
         )
         if self._proof is not None:
-            self._proof.check(entry, payload, view, source)
+            self._proof.check(entry, payload, view, source, scratch.kernels())
 
 
 class PayloadCheck:

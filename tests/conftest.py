@@ -37,6 +37,7 @@ from tests.soak import Oracle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cwm_ros.codec.kernels import Kernels
     from cwm_ros.engine import Engine
     from cwm_ros.kv import KVSpec, ModelIdentity
 
@@ -46,6 +47,16 @@ TINY = Path(__file__).parent / 'model' / 'golden' / 'tiny'
 
 hypothesis_settings.register_profile('cwm', deadline=None)
 hypothesis_settings.load_profile('cwm')
+
+
+@pytest.fixture(scope='session')
+def compiled(pytestconfig: pytest.Config) -> Kernels:
+    """Compiled kernels, kept between test runs: compiling takes about ten seconds."""
+    pytest.importorskip('numba')
+    from cwm_ros.codec.native import numba_kernels
+
+    assert pytestconfig.cache is not None
+    return numba_kernels(pytestconfig.cache.mkdir('kernels'))
 
 
 @pytest.fixture(scope='session')

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cwm_ros.codec import bound_at, codec_named, decode_chunk, encode_chunk, error_bound, Scratch
+from cwm_ros.codec import (
+    bound_at,
+    codec_named,
+    decode_chunk,
+    encode_chunk,
+    error_bound,
+    numpy_kernels,
+    Scratch,
+)
 from cwm_ros.config import EngineSettings
 from cwm_ros.engine import LogitRows, open_engine
 from cwm_ros.errors import ErrorCode, FormatError, RestoreNotEffectiveError
@@ -21,7 +29,7 @@ from cwm_ros.kv import KVSpec
 from cwm_ros.model import build_graph, Checkpoint
 from cwm_ros.opening import find_session, proof_of
 from cwm_ros.probe import EndProbe, pack_probe, unpack_probe
-from cwm_ros.proof import unpack_samples
+from cwm_ros.proof import ChunkProof, unpack_samples
 from cwm_ros.store import ChunkHeader
 from cwm_ros.verdict import Verdict
 from tests.conftest import TINY
@@ -30,6 +38,7 @@ from tests.fakes import assert_verified, complete, freeze, ingest, make_window
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cwm_ros.codec.kernels import Kernels
     from cwm_ros.kv import FloatArray
     from cwm_ros.manager import Manager
     from cwm_ros.store import Manifest
@@ -249,9 +258,14 @@ def test_stale_weights(
     np.testing.assert_allclose(kv, truth, atol=1e-4)
 
 
-@pytest.mark.parametrize('codec', CODECS)
-def test_every_layer_of_every_chunk_is_missed(open_tiny: OpenManager, codec: str) -> None:
+@pytest.mark.parametrize(
+    ('codec', 'loops'), [*((codec, 'numpy') for codec in CODECS), ('int8', 'numba')]
+)
+def test_every_layer_of_every_chunk_is_missed(
+    open_tiny: OpenManager, compiled: Kernels, codec: str, loops: str
+) -> None:
     """A layer that is zero somewhere changes the end too little to be seen there."""
+    kernels = compiled if loops == 'numba' else numpy_kernels()
     manifest = frozen(open_tiny, codec)
     manager = open_tiny(codec={'kind': codec})
     window, model = manager.store.window('trip'), manager._loaded
@@ -273,7 +287,7 @@ def test_every_layer_of_every_chunk_is_missed(open_tiny: OpenManager, codec: str
             scratch=scratch,
             source=Path('chunk'),
         )
-        proof.check(entry, payload, kv, Path('chunk'))
+        proof.check(entry, payload, kv, Path('chunk'), kernels)
         for layer in range(manifest.spec.num_layers):
             for part in (0, 1):
                 wrong = kv.copy()
@@ -282,8 +296,41 @@ def test_every_layer_of_every_chunk_is_missed(open_tiny: OpenManager, codec: str
                 planted += 1
                 name = f'{("keys", "values")[part]} of layer {layer} are zero'
                 with pytest.raises(FormatError, match=name):
-                    proof.check(entry, other, wrong, Path('chunk'))
+                    proof.check(entry, other, wrong, Path('chunk'), kernels)
     assert planted == len(manifest.chunks) * manifest.spec.num_layers * 2
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float16])
+def test_compiled_kernels_are_enough_for_what_is_right(
+    open_tiny: OpenManager,
+    compiled: Kernels,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: type[np.float32 | np.float16],
+) -> None:
+    manifest = frozen(open_tiny, 'int8')
+    manager = open_tiny(codec={'kind': 'int8'})
+    window, model = manager.store.window('trip'), manager._loaded
+    found = find_session(window, model, manager.store, manager.settings)
+    proof = proof_of(found, model, manager.settings.thaw.proof_tokens)
+    monkeypatch.delattr(ChunkProof, '_pick')
+    for entry in manifest.chunks:
+        payload = manager.store.read_chunk(manifest, entry, bytearray(entry.payload_bytes))
+        assert payload is not None
+        cache = np.zeros(manifest.spec.shape(entry.stop - entry.start + 9), dtype)
+        kv = cache[:, :, :, 9:]
+        decode_chunk(
+            payload,
+            spec=manifest.spec,
+            num_tokens=entry.stop - entry.start,
+            codec=codec_named('int8'),
+            out=kv,
+            scratch=Scratch(),
+            source=Path('chunk'),
+        )
+        proof.check(entry, payload, kv, Path('chunk'), compiled)
+        kv[0, 0, 0] += dtype(1)
+        with pytest.raises(AttributeError, match='_pick'):
+            proof.check(entry, payload, kv, Path('chunk'), compiled)
 
 
 def test_a_restore_that_goes_nowhere_is_no_success(

@@ -11,13 +11,16 @@ from cwm_ros.codec.chunks import (
     encode_chunk,
     error_bound,
     max_payload_bytes,
+    scales_of,
     Scratch,
 )
 from cwm_ros.codec.kernels import KernelLoader, numpy_kernels
 from cwm_ros.codec.payload import codec_named, CodecId
+from cwm_ros.codec.quantize import BOUND_MARGIN
 from cwm_ros.codec.quantized import DequantizedKV, encode_quantized, open_quantized
 
 __all__ = [
+    'BOUND_MARGIN',
     'CodecId',
     'DequantizedKV',
     'KernelLoader',
@@ -32,4 +35,5 @@ __all__ = [
     'max_payload_bytes',
     'numpy_kernels',
     'open_quantized',
+    'scales_of',
 ]

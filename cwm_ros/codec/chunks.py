@@ -292,6 +292,12 @@ def _int4_bound(kv: FloatArray, peaks: FloatArray) -> FloatArray:
     return halves + rounding
 
 
+def scales_of(payload: memoryview, spec: KVSpec, num_tokens: int, codec: CodecId) -> BitsArray:
+    """Return the scales of a payload that was decoded without an error, float16 bits, a view."""
+    layout = PayloadLayout.of(spec, num_tokens, codec)
+    return scale_bits(np.frombuffer(payload, np.uint8), layout)
+
+
 def bound_at(
     payload: memoryview,
     picked: FloatArray,
@@ -327,9 +333,8 @@ def bound_at(
         return np.zeros_like(picked)
     if codec is CodecId.FP16:
         return np.maximum(np.abs(picked) * np.float32(2**-11), np.float32(2**-25))
-    layout = PayloadLayout.of(spec, num_tokens, codec)
-    bits = scale_bits(np.frombuffer(payload, np.uint8), layout)
-    scales = bits.view(np.float16).reshape(*picked.shape[:3], *layout.scales_shape[1:])
+    bits = scales_of(payload, spec, num_tokens, codec)
+    scales = bits.view(np.float16).reshape(*picked.shape[:3], *bits.shape[1:])
     groups = tokens // codec.group_tokens
     if codec is CodecId.INT4:  # scales and minima
         at: FloatArray = scales[:, :, :, groups, 0].astype(np.float32)

@@ -253,9 +253,39 @@ class LargestBits(Protocol):
         """
 
 
+class Look(Protocol):
+    """A look at a few tokens of int8 rows, for `cwm_ros.proof`."""
+
+    def __call__(  # noqa: PLR0917 - compiled code takes no keywords
+        self,
+        values: npt.NDArray[Element],
+        scales: BitsArray,
+        tokens: IndexArray,
+        weights: FloatArray,
+        expected: FloatArray,
+        room: FloatArray,
+        sums: FloatArray,
+        /,
+    ) -> float:
+        """
+        Fill ``sums``, shape (3, 2 L, N), of N tokens of the decoded ``values`` (L, 2, H, T, D).
+
+        They are, over heads and channels, the sums of value * weight, of (error * weight)^2 and
+        of (value * weight)^2. An error is half of a scale, see `cwm_ros.codec.bound_at`;
+        ``weights`` has the shape (H, D).
+
+        Returns
+        -------
+        float
+            By how much a value of the first layer is farther from ``expected``, shape
+            (2, H, N, D), than its error and ``room``, shape (2, N), allow; at most 0 if none is.
+
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
-    """The loops; all sets of them give the same bits."""
+    """The loops; all sets of them give the same bits, but for the sums of a `Look`."""
 
     name: str
     quantize: Quantize
@@ -265,6 +295,7 @@ class Kernels:
     dequantize_int4: DequantizeInt4
     load_floats: LoadFloats
     largest_bits: LargestBits
+    look: Look | None = None
 
 
 def numpy_kernels() -> Kernels:

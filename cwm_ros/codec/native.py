@@ -27,6 +27,7 @@ import numpy as np
 
 from cwm_ros.codec.kernels import Kernels
 from cwm_ros.codec.quantize import (
+    BOUND_MARGIN,
     FLOAT16_MAX,
     GROUP_TOKENS,
     INT4_GROUP_TOKENS,
@@ -64,6 +65,8 @@ SAFE_FACTOR = np.float32(511)
 INT4_PEAK = np.float32(INT4_MAX)
 HALF_MIN, HALF_MAX = -FLOAT16_MAX, FLOAT16_MAX
 NEGATIVE = 0x8000
+SMALLEST_SCALE, HALF_STEP = np.float32(2**-14), np.float32(0.5 + 127 * 2**-23)
+MARGIN = np.float32(BOUND_MARGIN)
 
 
 def _inline(function: Function) -> Function:
@@ -398,6 +401,38 @@ def _largest_bits(
     return int(largest)
 
 
+def _look(  # noqa: PLR0917 - compiled code takes no keywords
+    values: npt.NDArray[Element],
+    scales: BitsArray,
+    tokens: IndexArray,
+    weights: FloatArray,
+    expected: FloatArray,
+    room: FloatArray,
+    sums: FloatArray,
+) -> float:
+    layers, _, heads, _, head_dim = values.shape
+    excess = -FLOAT16_MAX
+    for layer in range(layers):
+        for part in range(2):
+            block = 2 * layer + part
+            for n in range(len(tokens)):
+                total, errors, sizes = ZERO, ZERO, ZERO
+                for head in range(heads):
+                    row = scales[block * heads + head, tokens[n] // GROUP_TOKENS]
+                    for d in range(head_dim):
+                        value = _widen(values[layer, part, head, tokens[n], d])
+                        error = max(_widen(row[d]), SMALLEST_SCALE) * HALF_STEP
+                        weight = weights[head, d]
+                        total += value * weight
+                        errors += (error * weight) * (error * weight)
+                        sizes += (value * weight) * (value * weight)
+                        if layer == 0:
+                            off = abs(value - expected[part, head, n, d])
+                            excess = max(excess, off - error * MARGIN - room[part, n])
+                sums[0, block, n], sums[1, block, n], sums[2, block, n] = total, errors, sizes
+    return float(excess)
+
+
 def _array(dtype: types.Type, ndim: int = 1, *, readonly: bool = False) -> types.Array:
     return types.Array(dtype, ndim, 'C', readonly=readonly, aligned=False)
 
@@ -519,6 +554,13 @@ def _compile_all() -> Kernels:
         load_floats=_compile(_load_floats, *(types.void(*BLOCKS, *pair, *ends) for pair in pairs)),
         largest_bits=_compile(
             _largest_bits, *(types.int64(*BLOCKS, t, types.int64) for t in MASKS)
+        ),
+        look=_compile(
+            _look,
+            *(
+                types.float64(t, scales, INDEX, *(SINGLE.copy(ndim=n) for n in (2, 4, 2, 3)))
+                for t in (types.Array(e, 5, 'A') for e in (types.uint16, types.float32))
+            ),
         ),
     )
 

@@ -24,6 +24,8 @@ INT8_MAX, INT4_MAX = 127, 15
 GROUP_TOKENS, INT4_GROUP_TOKENS = 128, 64
 FLOAT16_MAX = np.float32(65504)
 INT8_LARGEST = INT8_MAX * FLOAT16_MAX
+BOUND_MARGIN = np.float32(1.01)
+"""Decoded values are held against a codec's bounds with so much to spare."""
 MAGNITUDE_BITS = np.uint32(0x7FFFFFFF)
 SIGN_BIT = np.uint16(0x8000)
 

@@ -10,18 +10,7 @@ import pytest
 from cwm_ros.kv import KVSpec
 
 if TYPE_CHECKING:
-    from cwm_ros.codec.kernels import Kernels
     from cwm_ros.kv import FloatArray
-
-
-@pytest.fixture(scope='session')
-def compiled(pytestconfig: pytest.Config) -> Kernels:
-    """Compiled kernels, kept between test runs: compiling takes about ten seconds."""
-    pytest.importorskip('numba')
-    from cwm_ros.codec.native import numba_kernels
-
-    assert pytestconfig.cache is not None
-    return numba_kernels(pytestconfig.cache.mkdir('kernels'))
 
 
 @pytest.fixture

@@ -213,6 +213,44 @@ def test_minimum_is_the_largest_float16_that_is_not_above() -> None:
     assert not (found.view(np.uint16) == 0x8000).any()
 
 
+@EXAMPLES
+@given(kv=kv_views(), dtype=FLOATS, seed=st.integers(0, 1 << 30))
+def test_a_look_sees_what_is_there(
+    kv: FloatArray, dtype: Dtype, seed: int, compiled: Kernels
+) -> None:
+    """The sums are those of float64; the excess tells how far the first layer is off."""
+    assert compiled.look is not None
+    kv = np.clip(kv, -1e3, 1e3)
+    layers, _, heads, num_tokens, head_dim = kv.shape
+    rng = np.random.default_rng(seed)
+    cache = np.zeros((layers, 2, heads, num_tokens + 9, head_dim), dtype)
+    values = cache[:, :, :, 4 : 4 + num_tokens]
+    values[...] = kv
+    wide = values.astype(np.float64)
+    tokens = np.sort(rng.choice(num_tokens, min(4, num_tokens), replace=False)).astype(np.int64)
+    weights = rng.uniform(-1, 1, (heads, head_dim)).astype(np.float32)
+    scales = rng.uniform(0, 2, (2 * layers * heads, num_groups(num_tokens), head_dim))
+    scales = scales.astype(np.float16)
+    off = np.float32(rng.choice([0.0, 5.0]))
+    picked = wide[:, :, :, tokens]
+    expected = np.ascontiguousarray(picked[0] + off, np.float32)
+    room = np.full((2, len(tokens)), 0.5, np.float32)
+    sums = np.empty((3, 2 * layers, len(tokens)), np.float32)
+    bits = values.view(np.uint16) if dtype is np.float16 else values
+    found = compiled.look(bits, scales.view(np.uint16), tokens, weights, expected, room, sums)
+
+    at = scales.astype(np.float64)[:, tokens // 128].reshape(picked.shape)
+    errors = np.maximum(at, 2**-14) * (0.5 + 127 * 2**-23)
+    by_weight = weights.astype(np.float64)[:, np.newaxis]
+    truth = [picked * by_weight, (errors * by_weight) ** 2, (picked * by_weight) ** 2]
+    for total, terms in zip(sums, truth, strict=True):
+        right = terms.sum(axis=(2, 4)).reshape(total.shape)
+        room_for = np.abs(terms).sum(axis=(2, 4)).reshape(total.shape) * 1e-4 + 1e-30
+        assert (np.abs(total - right) <= room_for).all()
+    excess = (np.abs(picked[0] - expected) - 1.01 * errors[0] - 0.5).max()
+    assert found == pytest.approx(excess, abs=1e-3)
+
+
 def test_not_finite_shows_in_the_largest_bits(compiled: Kernels) -> None:
     for kernels in (numpy_kernels(), compiled):
         for bad in (np.nan, -np.nan, np.inf, -np.inf):
