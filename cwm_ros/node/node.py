@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 TICK_S = 0.1
+HAS_POST_SET = hasattr(Node, 'add_post_set_parameters_callback')
+"""Humble has none: there changes are used when they are accepted, just before they are set."""
 
 
 def _told(
@@ -88,7 +90,8 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
         self.assistant = Assistant(self._wake, self._speak, why_no_engine=why_no_engine)
         self.board = Publishers(self, self.assistant.snapshot)
         self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._use_parameters)
+        if HAS_POST_SET:
+            self.add_post_set_parameters_callback(self._use_parameters)
         self._goals = Actions(self, self.assistant)
         self._answers = Services(self, self.assistant)
         self._inputs = Inputs(self, self.assistant)
@@ -192,7 +195,10 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
     # --- parameters and time ------------------------------------------------------------------
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        return params.check_change(self, changed, is_configured=self._is_configured)
+        result = params.check_change(self, changed, is_configured=self._is_configured)
+        if result.successful and self._is_configured and not HAS_POST_SET:
+            self.assistant.desk.use(params.read(self, changed))
+        return result
 
     def _use_parameters(self, _changed: list[Parameter]) -> None:
         if self._is_configured:
