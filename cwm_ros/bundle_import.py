@@ -310,6 +310,7 @@ class _Import:
             self._is_committed = False
         if not self._progress.is_visible or not self._is_committed:
             self._show()
+        self._store.sync_chunks()
 
     def _is_here(self, entry: ChunkEntry) -> bool:
         return self._store.has_chunk(entry.id, entry.codec)

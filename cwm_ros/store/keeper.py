@@ -169,6 +169,7 @@ class ProfileKeeper(ProfileReader):
                     is_expired=is_expired,
                 )
             )
+        self._sync_deletions()
 
     def expire_windows(self) -> int:
         """
@@ -370,7 +371,13 @@ class ProfileKeeper(ProfileReader):
         """Remove a window, and the chunks that no other needs; damaged ones too."""
         with self._mutex:
             self._delete(self._existing_id(name))
+            self._sync_deletions()
             self._save_state()
+
+    def _sync_deletions(self) -> None:
+        """Let what was deleted stay so: a power cut must not bring back what somebody said."""
+        for folder in (self._windows, self._chunks):
+            files.sync_folder(folder)
 
     def _delete(self, window_id: str) -> None:
         delete_window_files(self._windows, window_id)

@@ -400,9 +400,14 @@ class Store(ProfileKeeper):
         if record.log_bytes and window_id not in self._synced_logs:
             files.cut(self._windows / (window_id + LOG_SUFFIX), record.log_bytes)
             self._synced_logs.add(window_id)
-        if self._has_unsynced_names:
-            files.sync_folder(self._chunks)
-            self._has_unsynced_names = False
+        self.sync_chunks()
+
+    def sync_chunks(self) -> None:
+        """Let the chunks written so far survive a power cut, also without a commit behind them."""
+        with self._mutex:
+            if self._has_unsynced_names:
+                files.sync_folder(self._chunks)
+                self._has_unsynced_names = False
 
     def _finish_commit(self, window_id: str, before: WindowRecord, num_bytes: int) -> None:
         current = set(self._inventory.window(window_id).chunks)

@@ -77,8 +77,8 @@ def write_until_cut(root: Path) -> int:
         sys.stdout.flush()
 
     with program(root, say) as writer:
-        writer.may_evict()
         for number in count(time.time_ns() // 1_000_000):
+            writer.may_evict(f'live-{number - 1}')
             for turns in range(2, TURNS_OF_WINDOW, 2):
                 writer.say(f'live-{number}', turns)
                 writer.freeze(f'live-{number}', 3 * turns)

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from cwm_ros.kv import Turn
+
+NEVER = 1 << 20
+SECOND_TELLING = 10_000
+MOST_TOKENS = 64
+"""More than any window is given."""
+RUN_TOKENS = 3
+"""As many tokens one after the other as no file holds by chance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -27,6 +36,7 @@ class Note:
     ----------
     what
         'turns', 'window', 'forget', 'delete', 'pin', 'damage', 'mend', 'evict' or 'erase'.
+        'evict' says that chunks of the window may be missing; when done, that none is.
     window
         Which window.
     value
@@ -52,9 +62,43 @@ class Note:
         return cls(what, window.removeprefix('-'), int(value), is_done=is_done == '1')
 
 
+def told(window: str, count: int, *, retold: int = NEVER) -> list[Turn]:
+    """
+    Return the turns that a window must have, which follow from its name.
+
+    From turn ``retold`` on they are said in other words, so that what was forgotten stays unsaid.
+    """
+    first, second = (
+        makers.turns_of(count, seed=seed_of(window) + telling) for telling in (0, SECOND_TELLING)
+    )
+    return first[:retold] + second[retold:]
+
+
 @dataclass(slots=True)
 class WindowPromise:
-    """What must be and may be of a window: the least and the most."""
+    """
+    What must be and may be of a window.
+
+    Parameters
+    ----------
+    turns
+        The least and the most.
+    tokens
+        How many there may be; -1 when only turns remain.
+    may_be_gone, must_be_gone
+        Whether it need not, or must not, be there.
+    is_pinned
+        None while that changes.
+    is_damaged, is_forgetting
+        Whether its manifest is to be mended; whether turns are just being forgotten.
+    may_lack_chunks
+        Whether chunks may have been evicted or set aside, or have not arrived.
+    retold
+        See `told`.
+    forgotten
+        Bytes that no file may hold.
+
+    """
 
     turns: list[int] = field(default_factory=lambda: [0, 0])
     tokens: list[int] = field(default_factory=list)
@@ -63,6 +107,9 @@ class WindowPromise:
     is_pinned: bool | None = False
     is_damaged: bool = False
     is_forgetting: bool = False
+    may_lack_chunks: bool = False
+    retold: int = NEVER
+    forgotten: tuple[bytes, ...] = ()
 
     def add(self, note: Note) -> None:
         """Take a note about this window into account."""
@@ -72,16 +119,31 @@ class WindowPromise:
         elif note.what == 'window':
             self.tokens = [note.value] if note.is_done else [*(self.tokens or [-1]), note.value]
         elif note.what == 'forget':
+            if note.is_done:
+                self._forget(note.window, self.turns[0], max(self.tokens))
+                self.retold = note.value
             self.turns = [note.value, note.value if note.is_done else self.turns[1]]
             self.is_forgetting = not note.is_done
         elif note.what == 'delete':
+            if note.is_done:
+                self._forget(note.window, 0, 0)
             self.may_be_gone = True
             self.must_be_gone = note.is_done
+        elif note.what == 'evict':
+            assert not self.is_pinned, f'{note.window} is pinned: nothing of it may be evicted'
+            self.may_lack_chunks = not note.is_done
         elif note.what == 'pin':
             self.is_pinned = bool(note.value) if note.is_done else None
         else:
             self.is_damaged = not (note.what == 'mend' and note.is_done)
             self.tokens = [note.value]
+
+    def _forget(self, window: str, turns_kept: int, tokens_kept: int) -> None:
+        said = told(window, self.turns[1], retold=self.retold)[turns_kept:]
+        tokens = makers.tokens_of(MOST_TOKENS, seed=seed_of(window))
+        starts = range(tokens_kept, MOST_TOKENS - RUN_TOKENS + 1)
+        runs = [tokens[start : start + RUN_TOKENS].tobytes() for start in starts]
+        self.forgotten += (*(turn.text.encode() for turn in said), *runs)
 
 
 @dataclass(slots=True)
@@ -93,8 +155,6 @@ class Promises:
     ----------
     windows
         By name.
-    may_evict
-        Whether chunks may be missing.
     is_lossy
         Whether the last notes may have been lost, so that more may be found than was said.
     is_erased
@@ -103,7 +163,6 @@ class Promises:
     """
 
     windows: dict[str, WindowPromise] = field(default_factory=dict)
-    may_evict: bool = False
     is_lossy: bool = False
     is_erased: bool = False
 
@@ -116,9 +175,6 @@ class Promises:
         return promises
 
     def _add(self, note: Note) -> None:
-        if note.what == 'evict':
-            self.may_evict = True
-            return
         if note.what == 'erase':
             self.is_erased = note.is_done
             return
@@ -147,6 +203,7 @@ class Program:
     def __init__(self, store: Store, say: Callable[[Note], None]) -> None:
         self.store = store
         self._say = say
+        self._retold: dict[str, int] = {}
 
     def noted(self, what: str, window: str, value: int, work: Callable[[], object]) -> None:
         """Do something between two notes."""
@@ -157,7 +214,7 @@ class Program:
     def say(self, window: str, count: int) -> None:
         """Commit turns until there are ``count``."""
         held = len(self.store.turns(window)) if self.store.has_window(window) else 0
-        turns = makers.turns_of(count, seed=seed_of(window))[held:]
+        turns = told(window, count, retold=self._retold.get(window, NEVER))[held:]
         self.noted('turns', window, count, lambda: self.store.commit_turns(window, turns))
 
     def freeze(self, window: str, num_tokens: int, *, payload_bytes: int = 700) -> None:
@@ -176,6 +233,7 @@ class Program:
         """Forget the exchange that begins with turn ``count``, the last one; tokens stay."""
         self._say(Note('forget', window, count))
         self.noted('window', window, num_tokens, lambda: forget(self.store, window, [count]))
+        self._retold[window] = count
         self._say(Note('forget', window, count, is_done=True))
 
     def delete(self, window: str) -> None:
@@ -188,9 +246,10 @@ class Program:
             'pin', window, is_pinned, lambda: self.store.set_pinned(window, is_pinned=is_pinned)
         )
 
-    def may_evict(self) -> None:
-        """Say that chunks may go from now on."""
-        self._say(Note('evict'))
+    def may_evict(self, *windows: str) -> None:
+        """Say of which windows chunks may go from now on."""
+        for window in windows:
+            self._say(Note('evict', window))
 
 
 def seed_of(window: str) -> int:
@@ -237,7 +296,7 @@ def broken_promises(
 
     """
     place = {'quota_mib': quota_mib, 'is_encrypted': is_encrypted}
-    found: list[str] = []
+    found = _check_forgotten(store_of(root, is_encrypted=is_encrypted), promises)
     with opened(root, writable=True, **place) as store:  # type: ignore[arg-type]
         if any(promise.is_damaged for promise in promises.windows.values()):
             store.mend(makers.check_payload)  # what was cut can be done again
@@ -253,13 +312,34 @@ def broken_promises(
     return found
 
 
+def _check_forgotten(root: Path, promises: Promises) -> list[str]:
+    """Search all files as the cut left them, before a writer can tidy up."""
+    forgotten = [(name, w.forgotten) for name, w in promises.windows.items() if w.forgotten]
+    if not forgotten:
+        return []
+    paths = (path for path in (root / 'profiles').rglob('*') if path.is_file())
+    contents = {path.relative_to(root): path.read_bytes() for path in paths}
+    return [
+        f'{name}: what was forgotten is in {file}'
+        for name, parts in forgotten
+        for file, data in contents.items()
+        if any(part in data for part in parts)
+    ]
+
+
 def _check_files(root: Path, store: Store, promises: Promises) -> list[str]:
     found = [f'{path.name} was left' for path in root.rglob('*.tmp')]
     found += [f'{path.name} was left' for path in root.rglob('*.gone')]
     report = store.verify(None, makers.check_payload)
     found += list(report.problems)
-    if report.missing_chunks and not promises.may_evict:
-        found.append(f'{report.missing_chunks} chunks are missing')
+    missing = {name: _missing_chunks(store, name) for name in promises.windows}
+    found += [
+        f'{name}: {count} chunks are missing'
+        for name, count in missing.items()
+        if count and not promises.windows[name].may_lack_chunks
+    ]
+    if report.missing_chunks != sum(missing.values()):
+        found.append(f'{report.missing_chunks} chunks are said to be missing, not {missing}')
     names = {info.name for info in store.windows()}
     if not promises.is_lossy:
         found += [f'{name!r} was never made' for name in names - promises.windows.keys()]
@@ -276,6 +356,12 @@ def _check_files(root: Path, store: Store, promises: Promises) -> list[str]:
     return found
 
 
+def _missing_chunks(store: Store, name: str) -> int:
+    manifest = store.window(name).manifest if store.has_window(name) else None
+    entries = manifest.chunks if manifest else ()
+    return sum(not store.chunk_path(entry.id, entry.codec).exists() for entry in entries)
+
+
 def _check_window(store: Store, name: str, promise: WindowPromise, *, is_lossy: bool) -> list[str]:
     if not store.has_window(name):
         return [] if promise.may_be_gone else [f'{name}: is gone']
@@ -289,7 +375,7 @@ def _check_window(store: Store, name: str, promise: WindowPromise, *, is_lossy: 
         found.append(f'{name}: has {count} turns, not {least} to {most}')
     if promise.is_forgetting and count not in (least, most):
         found.append(f'{name}: has forgotten in part, {count} turns are left')
-    if window.turns != tuple(makers.turns_of(count, seed=seed_of(name))):
+    if window.turns != tuple(told(name, count, retold=promise.retold)):
         found.append(f'{name}: its turns are not those that were committed')
     tokens = window.manifest.tokens if window.manifest else None
     held = -1 if tokens is None else len(tokens)

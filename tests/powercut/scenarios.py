@@ -143,8 +143,9 @@ def freeze(root: Path, say: Say) -> None:
 def eviction(root: Path, say: Say) -> None:
     """Freeze more than there is room for."""
     with program(root, say, quota_mib=1) as writer:
-        writer.may_evict()
         for name in ('big1', 'big2', 'big3'):
+            if name == 'big3':  # takes room from the cold, then from the middle of big1
+                writer.may_evict('cold', 'warm', 'big1')
             writer.say(name, 2)
             writer.freeze(name, 32, payload_bytes=100_000)
 
@@ -182,7 +183,7 @@ def with_garbage(root: Path, say: Say) -> None:
     path = root / 'profiles' / 'default' / 'chunks' / name
     path.write_bytes(path.read_bytes()[:-1] + b'?')
     say(Note('damage', 'cold', len(manifest.tokens)))
-    say(Note('evict'))
+    say(Note('evict', 'cold'))
 
 
 @scenario(prepare=with_garbage)
@@ -215,30 +216,35 @@ def with_bundle(root: Path, say: Say) -> None:
 def importing(root: Path, say: Say) -> None:
     """Import a window; chunks may come after it is there."""
     with program(root, say) as writer, (root / 'bundle.cwmz').open('rb') as source:
-        writer.may_evict()
 
         def work() -> None:
             check, size = makers.check_payload, makers.SIZE
             for _ in import_window(writer.store, source, check, chunk_tokens=size):
                 pass
 
-        writer.noted('turns', 'sent', 2, lambda: writer.noted('window', 'sent', 40, work))
+        def window() -> None:
+            writer.noted('evict', 'sent', 0, lambda: writer.noted('window', 'sent', 40, work))
+
+        writer.noted('turns', 'sent', 2, window)
         writer.say('sent', 3)
 
 
 def with_exchanges(root: Path, say: Say) -> None:
-    """Begin with a window of three exchanges."""
+    """Begin with a window of three exchanges, of whose last chunk one is in quarantine, too."""
     settled(root, say)
     with program(root, say) as writer:
         writer.say('told', 6)
+        writer.freeze('told', 40)
+        manifest = writer.store.window('told').manifest
+        assert manifest is not None
+        assert writer.store.discard_chunk(manifest.chunks[-1])
         writer.freeze('told', 40)
 
 
 @scenario(prepare=with_exchanges)
 def forgetting(root: Path, say: Say) -> None:
-    """Forget the last exchange, then the one before."""
+    """Forget the last exchange, then the one before, and say something else."""
     with program(root, say) as writer:
-        writer.may_evict()
         for number, tokens in ((4, 26), (2, 13)):
             writer.forget('told', number, tokens)
         writer.say('told', 3)

@@ -7,16 +7,26 @@ from __future__ import annotations
 import ast
 import logging
 from pathlib import Path
+import re
 import subprocess
 import sys
+from typing import Any, TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
-from cwm_ros.store import files, staterows
+from cwm_ros.errors import FormatError
+from cwm_ros.store import files, keeper, staterows, Store, store
+from cwm_ros.store.eviction import EvictionOrder
+from cwm_ros.store.inventory import Inventory
 import tests.powercut.assistant  # noqa: F401 - adds a scenario
 from tests.powercut.door import READING, WATCHED
 from tests.powercut.harness import cut_scenario, Harness
+from tests.powercut.promises import Note, Promises
 from tests.powercut.scenarios import SCENARIOS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEAST_STATES = 2000
 SHORT = {'erasure': 7}
@@ -26,8 +36,8 @@ pytestmark = pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> None:
-    logging.getLogger('cwm_ros').setLevel(logging.ERROR)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger('cwm_ros'), 'level', logging.ERROR)
 
 
 @pytest.mark.parametrize('name', SCENARIOS)
@@ -101,6 +111,82 @@ def test_the_harness_finds_a_pin_that_a_journal_takes_back(
     harness.simulate(trace, every=3, is_enough=True)
 
     assert harness.report.broken
+
+
+def every_window_is_fair_game(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(EvictionOrder, 'is_protected', lambda *_: False)
+
+
+def the_warmest_go_first(patch: pytest.MonkeyPatch) -> None:
+    def use(order: EvictionOrder, window_id: str) -> None:
+        for queue in (order._middle, order._rest):
+            queue[window_id] = None
+            queue.move_to_end(window_id, last=False)
+
+    patch.setattr(EvictionOrder, 'use', use)
+
+
+def a_scrub_believes_nothing(patch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_args: object) -> None:
+        raise FormatError(path, 'is not liked')
+
+    patch.setattr(keeper, 'check_chunk_file', refuse)
+
+
+def chunks_are_never_durable(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Store, 'sync_chunks', lambda _store: None)
+
+
+def quarantine_is_not_searched(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(store, 'kept', lambda _folder: {})
+
+
+def all_is_garbage(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Inventory, 'orphans', lambda inventory, *, keep: set(inventory.sizes) - keep)
+
+
+def what_is_forgotten_goes_in_its_own_time(patch: pytest.MonkeyPatch) -> None:
+    remove = Store._remove_traces
+
+    def remove_without_syncing(self: Store, *args: Any) -> None:
+        with mock.patch.object(files, 'sync_folder'):
+            remove(self, *args)
+
+    patch.setattr(Store, '_remove_traces', remove_without_syncing)
+
+
+def what_is_deleted_goes_in_its_own_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Store, '_sync_deletions', lambda _store: None)
+
+
+@pytest.mark.parametrize(
+    ('plant', 'scenario', 'sentence'),
+    [
+        (every_window_is_fair_game, 'eviction', r'pinned: \d chunks are missing'),
+        (the_warmest_go_first, 'eviction', r'big2: \d chunks are missing'),
+        (a_scrub_believes_nothing, 'optimise', r'warm: \d chunks are missing'),
+        (chunks_are_never_durable, 'importing', r'sent: \d chunks are missing'),
+        (all_is_garbage, 'forgetting', r'warm: \d chunks are missing'),
+        (quarantine_is_not_searched, 'forgetting', r'told: what was forgotten is in .*quarantine'),
+        (what_is_forgotten_goes_in_its_own_time, 'forgetting', r'told: what was forgotten is in'),
+        (what_is_deleted_goes_in_its_own_time, 'deletion', r'pinned: what was forgotten is in'),
+    ],
+)
+def test_the_oracle_names_what_a_planted_fault_broke(
+    ram_path: Path, plant: Callable[[pytest.MonkeyPatch], None], scenario: str, sentence: str
+) -> None:
+    harness = Harness(SCENARIOS[scenario], ram_path)
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        trace = harness.record()
+    harness.simulate(trace, every=3, is_enough=True)
+
+    assert any(re.search(sentence, broken) for broken in harness.report.broken)
+
+
+def test_nothing_may_be_evicted_from_a_pinned_window() -> None:
+    with pytest.raises(AssertionError, match='pinned is pinned'):
+        Promises.of([Note('pin', 'pinned', value=1, is_done=True), Note('evict', 'pinned')])
 
 
 def test_a_real_cut_can_be_checked_afterwards(tmp_path: Path) -> None:
