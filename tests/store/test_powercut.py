@@ -26,7 +26,7 @@ from tests.powercut.promises import Note, Promises
 from tests.powercut.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LEAST_STATES = 2000
 SHORT = {'erasure': 7}
@@ -36,8 +36,12 @@ pytestmark = pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger('cwm_ros'), 'level', logging.ERROR)
+def quiet() -> Iterator[None]:
+    logger = logging.getLogger('cwm_ros')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(level)
 
 
 @pytest.mark.parametrize('name', SCENARIOS)
