@@ -81,6 +81,22 @@ class TargetRow:
         return f'{line}  ({self.note})' if self.note else line
 
 
+FREEZE = TargetRow(
+    target='freeze', case=f'{FREEZE_TOKENS} tokens', unit='s', measured=None, limit=FREEZE_S
+)
+START = TargetRow(
+    target='cold start',
+    case='the demo',
+    unit='s',
+    measured=None,
+    limit=COLD_START_S,
+    note='process start to first token',
+)
+MEMORY = TargetRow(
+    target='peak memory', case='thaw and answer', unit='MB', measured=None, limit=MEMORY_MB
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetTable:
     """All promises, and the machine on which they were measured."""
@@ -120,31 +136,14 @@ def measure_targets(
     """
     machine = describe_machine(folder)
     thaws = _Thaws(settings, folder, rounds, note)
-    freeze = TargetRow(
-        target='freeze', case=f'{FREEZE_TOKENS} tokens', unit='s', measured=None, limit=FREEZE_S
-    )
-    start = TargetRow(
-        target='cold start',
-        case=settings.engine.model,
-        unit='s',
-        measured=None,
-        limit=COLD_START_S,
-        note='process start to first token',
-    )
-    memory = TargetRow(
-        target='peak memory',
-        case=f'{REFERENCE}{thaws.longest}, thaw and answer',
-        unit='MB',
-        measured=None,
-        limit=MEMORY_MB,
-    )
     rows = [
         *thaws.rows(),
-        _attempt(freeze, lambda row: _freeze_row(row, settings, folder, note), note),
-        _attempt(start, lambda row: _start_row(row, settings), note),
+        _attempt(FREEZE, lambda row: _freeze_row(row, settings, folder, note), note),
+        _attempt(START, lambda row: _start_row(row, settings), note),
     ]
     with tempfile.TemporaryDirectory(dir=folder) as root:
         own = replace(settings, storage=replace(settings.storage, root=Path(root)))
+        memory = replace(MEMORY, case=f'{REFERENCE}{thaws.longest}, thaw and answer')
         rows.append(_attempt(memory, lambda row: _memory_row(row, own, thaws.longest), note))
         rows += energy_rows(own, find_meter(), note)
     return TargetTable(machine=machine, rows=tuple(rows))

@@ -16,8 +16,30 @@ from cwm_ros.config import CODECS, FORMULATIONS, PRECISIONS
 from cwm_ros.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.decorators import FC
+
     from cwm_ros.bench.engine import Row
     from cwm_ros.cli.app import Options
+
+_plot = click.option(
+    '--plot', type=click.Path(path_type=Path), help='Draw the rows into a PNG file.'
+)
+
+
+def _folder(need: str = '') -> Callable[[FC], FC]:
+    """Return the option for where to measure; ``need`` says how much room that takes."""
+    return click.option(
+        '--folder',
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        default='.',
+        help='; '.join(filter(None, ('On the drive to be measured', need))) + '.',
+    )
+
+
+def _rounds(default: int) -> Callable[[FC], FC]:
+    return click.option('--rounds', type=click.IntRange(1), default=default, show_default=True)
 
 
 @click.group('bench')
@@ -26,15 +48,10 @@ def bench_command() -> None:
 
 
 @bench_command.command('thaw')
-@click.option('--rounds', type=click.IntRange(1), default=9, show_default=True)
+@_rounds(9)
 @click.option('--case', 'cases', multiple=True, help='Only this one; may be repeated.')
-@click.option('--plot', type=click.Path(path_type=Path), help='Draw the rows into a PNG file.')
-@click.option(
-    '--folder',
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default='.',
-    help='On the drive to be measured; needs 1.2 GB for a while.',
-)
+@_plot
+@_folder('needs 1.2 GB for a while')
 @click.pass_obj
 def thaw_command(
     options: Options, *, rounds: int, cases: tuple[str, ...], plot: Path | None, folder: Path
@@ -56,16 +73,11 @@ def thaw_command(
 
 
 @bench_command.command('freeze')
-@click.option('--rounds', type=click.IntRange(1), default=9, show_default=True)
+@_rounds(9)
 @click.option(
     '--tokens', 'lengths', multiple=True, type=click.IntRange(1024), help='Only this length.'
 )
-@click.option(
-    '--folder',
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default='.',
-    help='On the drive to be measured.',
-)
+@_folder()
 @click.pass_obj
 def freeze_command(
     options: Options, *, rounds: int, lengths: tuple[int, ...], folder: Path
@@ -81,7 +93,7 @@ def freeze_command(
 
 
 @bench_command.command('engine')
-@click.option('--rounds', type=click.IntRange(1), default=7, show_default=True)
+@_rounds(7)
 @click.option('--seconds', type=click.FloatRange(0), help='No further round begins after so long.')
 @click.option('--tokens', type=click.IntRange(512), default=4096, show_default=True)
 @click.option('--threads', type=click.IntRange(0), help='0 means all cores.')
@@ -161,12 +173,7 @@ def codec_command(options: Options, *, kv: Path | None) -> None:
 
 @bench_command.command('store')
 @click.option('--windows', type=click.IntRange(10), default=10_000, show_default=True)
-@click.option(
-    '--folder',
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default='.',
-    help='On the drive to be measured.',
-)
+@_folder()
 @click.pass_obj
 def store_command(options: Options, *, windows: int, folder: Path) -> None:
     """Time a store of many WINDOWS (in memory), headers, encryption; count what is written."""
@@ -221,7 +228,7 @@ def store_command(options: Options, *, windows: int, folder: Path) -> None:
     '--log', 'file', type=click.Path(path_type=Path),
     help='Keep each dialogue in this file, and measure none again that it holds.',
 )  # fmt: skip
-@click.option('--plot', type=click.Path(path_type=Path), help='Draw the rows into a PNG file.')
+@_plot
 @click.pass_obj
 def quality_command(
     options: Options,
@@ -260,13 +267,8 @@ def quality_command(
 @bench_command.command('node')
 @click.option('--tokens', type=click.IntRange(512), default=4096, show_default=True)
 @click.option('--starts', type=click.IntRange(1), default=5, show_default=True)
-@click.option('--rounds', type=click.IntRange(1), default=20, show_default=True)
-@click.option(
-    '--folder',
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default='.',
-    help='On the drive to be measured.',
-)
+@_rounds(20)
+@_folder()
 @click.pass_obj
 def node_command(options: Options, *, tokens: int, starts: int, rounds: int, folder: Path) -> None:
     """Time the ROS node's start, and what it adds to answers; weigh it, also idle."""
@@ -280,14 +282,9 @@ def node_command(options: Options, *, tokens: int, starts: int, rounds: int, fol
 
 @bench_command.command('jitter')
 @click.option('--tokens', type=click.IntRange(512), default=8192, show_default=True)
-@click.option('--rounds', type=click.IntRange(1), default=3, show_default=True)
+@_rounds(3)
 @click.option('--seconds', type=click.FloatRange(0.5), default=3.0, show_default=True)
-@click.option(
-    '--folder',
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default='.',
-    help='On the drive to be measured.',
-)
+@_folder()
 @click.pass_obj
 def jitter_command(
     options: Options, *, tokens: int, rounds: int, seconds: float, folder: Path
@@ -302,13 +299,8 @@ def jitter_command(
 
 
 @bench_command.command('targets')
-@click.option('--rounds', type=click.IntRange(1), default=3, show_default=True)
-@click.option(
-    '--folder',
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default='.',
-    help='On the drive to be measured; needs 1 GB for a while.',
-)
+@_rounds(3)
+@_folder('needs 1 GB for a while')
 @click.pass_obj
 def targets_command(options: Options, *, rounds: int, folder: Path) -> None:
     """Measure all that is promised, and say what is kept."""
@@ -321,12 +313,7 @@ def targets_command(options: Options, *, rounds: int, folder: Path) -> None:
 @bench_command.command('plan')
 @click.option('--tokens', type=click.IntRange(512), default=4096, show_default=True)
 @click.option('--rounds', type=click.IntRange(0), default=3, show_default=True)
-@click.option(
-    '--folder',
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default='.',
-    help='On the drive to be measured.',
-)
+@_folder()
 @click.pass_obj
 def plan_command(options: Options, *, tokens: int, rounds: int, folder: Path) -> None:
     """Hold the choice between loading and recomputing against either, simulated and here."""
