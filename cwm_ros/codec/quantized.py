@@ -80,7 +80,14 @@ def open_quantized(
         (blocks.staging if is_staged else blocks.payload)[offset : offset + size]
         for is_staged, offset in blocks.places
     ]
-    return QuantizedKV(start=start, num_tokens=num_tokens, blocks=tuple(parts), scales=scales)
+    bases = np.array([blocks.payload.ctypes.data, blocks.staging.ctypes.data], np.int64)
+    return QuantizedKV(
+        start=start,
+        num_tokens=num_tokens,
+        blocks=tuple(parts),
+        scales=scales,
+        places=bases[blocks.places[:, 0]] + blocks.places[:, 1],
+    )
 
 
 class DequantizedKV:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cwm_ros.kv import FloatArray
 
     ByteArray = npt.NDArray[np.uint8]
+    Addresses = npt.NDArray[np.int64]
 
 NUM_LANES = 4
 GROUP_TOKENS = 128
@@ -46,6 +47,7 @@ class _Lane:
     def __init__(self, device: Device, num_layers: int, priority: int) -> None:
         self.stream: Stream = device.stream(priority)
         self.table: Pinned = device.pinned(16 * num_layers)
+        self.places: Addresses = self.table.array.view(np.int64)
         self.table_there: Memory = device.memory(16 * num_layers)
         self.memory: Memory | None = None
         self._device = device
@@ -131,14 +133,6 @@ class Transfer:
         else:
             self._idle.append(pinned)
 
-    def _mapped(self, array: ByteArray) -> int | None:
-        """Return where kernels find an array of the processor, if they can."""
-        address = array.ctypes.data
-        for start, pinned in list(self._lent.items()):
-            if start <= address and address + array.nbytes <= start + pinned.array.nbytes:
-                return pinned.address + address - start
-        return None
-
     def import_quantized(self, kv: QuantizedKV) -> None:
         """Dequantise into the cache and wait for it; from any thread."""
         lane = self._lanes.get()
@@ -149,34 +143,48 @@ class Transfer:
 
     def _import(self, lane: _Lane, kv: QuantizedKV) -> None:
         spec, cache = self._spec, self._cache
-        parts = [_as_bytes(kv.scales), *kv.blocks]
-        places = [self._mapped(part) for part in parts] if self._is_mapped else [None]
-        if None in places or int(places[0] or 0) % 2:
-            places = list(self._copy(lane, parts))
-        table = lane.table.array.view(np.uint64)
-        table[:] = [place or 0 for place in places[1:]]
-        lane.stream.upload(lane.table_there.address, table)
-        is_aligned = spec.head_dim % 4 == 0 and not np.any(table % np.uint64(4))
+        scales = np.ascontiguousarray(kv.scales)
+        here = np.array([scales.ctypes.data, *kv.addresses().tolist()], np.int64)
+        sizes = np.array([scales.nbytes, *(block.nbytes for block in kv.blocks)], np.int64)
+        places = self._mapped(here, sizes) if self._is_mapped else None
+        if places is None:
+            places = self._copy(lane, here, sizes)
+        lane.places[:] = places[1:]
+        lane.stream.upload(lane.table_there.address, lane.places)
+        is_aligned = spec.head_dim % 4 == 0 and not (places[1:] % 4).any()
         num_elements = kv.num_tokens * spec.elements_per_token()
         self._kernels.launch(
             lane.stream,
             'dequantize4' if is_aligned else 'dequantize',
             -(-num_elements // 4),
-            *(cache.table, c_void_p(lane.table_there.address), c_void_p(places[0])),
+            *(cache.table, c_void_p(lane.table_there.address), c_void_p(int(places[0]))),
             *(spec.num_layers, spec.num_kv_heads, kv.num_tokens, cache.slots),
             *(spec.head_dim, kv.start),
         )
         lane.stream.wait()
 
-    def _copy(self, lane: _Lane, parts: list[ByteArray]) -> list[int | None]:
+    def _owners(self, here: Addresses) -> tuple[list[tuple[int, Pinned]], Addresses]:
+        """Return what is lent by address, and for each address after how many of these it is."""
+        lent = sorted(self._lent.copy().items())
+        return lent, np.searchsorted([start for start, _ in lent], here, side='right')
+
+    def _mapped(self, here: Addresses, sizes: Addresses) -> Addresses | None:
+        """Return where kernels find memory of the processor; None if they cannot, or not all."""
+        lent, owners = self._owners(here)
+        if not owners.all() or here[0] % 2:
+            return None
+        bounds = [(start, pinned.array.nbytes, pinned.address) for start, pinned in lent]
+        starts, rooms, there = np.array(bounds, np.int64)[owners - 1].T
+        is_inside = here + sizes <= starts + rooms
+        return there + here - starts if is_inside.all() else None
+
+    def _copy(self, lane: _Lane, here: Addresses, sizes: Addresses) -> Addresses:
         """Copy parts to the lane's memory, neighbours at once, and return where they are."""
-        here = np.array([part.ctypes.data for part in parts], np.int64)
-        sizes = np.array([part.nbytes for part in parts], np.int64)
-        owners = np.searchsorted(sorted(self._lent), here, side='right')
+        _, owners = self._owners(here)
         # What touches but was allocated apart cannot be copied at once.
         is_apart = (here[1:] != here[:-1] + sizes[:-1]) | (owners[1:] != owners[:-1])
         gaps = np.flatnonzero(is_apart) + 1
-        bounds = [0, *gaps.tolist(), len(parts)]
+        bounds = [0, *gaps.tolist(), len(here)]
         # The first block of codes, behind the scales, is aligned if its size is.
         offsets, end = np.empty_like(here), int(-sizes[0] % 16)
         for first, last in pairwise(bounds):
@@ -184,10 +192,10 @@ class Transfer:
             end = -(-(int(offsets[last - 1]) + int(sizes[last - 1])) // ALIGNMENT) * ALIGNMENT
         base = lane.room(end)
         for first, last in pairwise(bounds):
-            size = int(here[last - 1] + sizes[last - 1] - here[first])
-            joined = np.lib.stride_tricks.as_strided(parts[first], (size,), (1,), writeable=False)
-            lane.stream.upload(base + int(offsets[first]), joined)
-        return list((offsets + base).tolist())
+            start = int(here[first])
+            num_bytes = int(here[last - 1] + sizes[last - 1]) - start
+            lane.stream.upload_from(base + int(offsets[first]), start, num_bytes)
+        return offsets + base
 
     def export_quantized(self, start: int, stop: int) -> QuantizedKV:
         """Quantise on the GPU, and fetch codes and scales."""
@@ -290,10 +298,6 @@ class Transfer:
         self._export_host = np.empty(0, np.uint8)
         while self._idle:
             self._idle.pop().free()
-
-
-def _as_bytes(array: npt.NDArray[np.uint16]) -> ByteArray:
-    return np.frombuffer(np.ascontiguousarray(array), np.uint8)
 
 
 def _check_largest(bits: int) -> None:
