@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cwm_ros.codec.kernels import Kernels
+    from cwm_ros.codec.quantize import ByteArray
     from cwm_ros.config import CodecSettings, Settings, ThawSettings
     from cwm_ros.engine import Engine
     from cwm_ros.plan import ThawStep
@@ -145,7 +146,10 @@ def begin_thaw(
 
 
 def _ring_for(
-    manifest: Manifest | None, settings: ThawSettings, kernels: Callable[[], Kernels]
+    manifest: Manifest | None,
+    settings: ThawSettings,
+    kernels: Callable[[], Kernels],
+    allocate: Callable[[int], ByteArray] = lambda size: np.empty(size, np.uint8),
 ) -> StagingRing:
     """Return a ring whose slots hold the largest chunk of a window."""
     chunks = manifest.chunks if manifest else ()
@@ -160,6 +164,7 @@ def _ring_for(
         scratch_bytes=scratch_bytes,
         max_slots=2 * settings.num_threads,
         kernels=kernels,
+        allocate=allocate,
     )
 
 
@@ -198,7 +203,7 @@ class ChunkReader:
         self._manifest = window.manifest
         self._engine = engine
         self._proof = proof
-        self._ring = _ring_for(window.manifest, settings, kernels)
+        self._ring = _ring_for(window.manifest, settings, kernels, allocate=engine.staging)
         # More threads read than decode, so that the drive is busy while they do, and the first
         # chunks are not slowed down by those behind them.
         self._decoding = threading.Semaphore(settings.num_threads)
