@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Argument = int | ctypes.c_void_p
     HostArray = (
         npt.NDArray[np.uint8 | np.int8 | np.uint16 | np.float16 | np.int32 | np.uint32]
-        | npt.NDArray[np.float32 | np.uint64]
+        | npt.NDArray[np.float32 | np.uint64 | np.int64]
     )
 
 OUT_OF_MEMORY = 2
@@ -131,11 +131,15 @@ class Stream:
 
     def upload(self, address: int, array: HostArray) -> None:
         """Copy a contiguous array to the GPU, in order."""
+        self.upload_from(address, array.ctypes.data, array.nbytes)
+
+    def upload_from(self, address: int, host_address: int, num_bytes: int) -> None:
+        """Copy memory of the processor to the GPU, in order; it must stay until that is done."""
         self._device.call(
             'cuMemcpyHtoDAsync_v2',
             c_void_p(address),
-            c_void_p(array.ctypes.data),
-            c_size_t(array.nbytes),
+            c_void_p(host_address),
+            c_size_t(num_bytes),
             c_void_p(self.handle),
         )
 
@@ -248,6 +252,7 @@ class Device:
 
     def __init__(self, number: int = 0) -> None:
         self._threads = threading.local()
+        self._taken: list[Memory | Pinned] | None = None
         self._library = _load_library()
         self._context = c_void_p()
         self._device = c_int()
@@ -317,11 +322,30 @@ class Device:
 
     def memory(self, num_bytes: int) -> Memory:
         """Return memory on the GPU; what is in it is arbitrary."""
-        return Memory(self, num_bytes)
+        memory = Memory(self, num_bytes)
+        if self._taken is not None:
+            self._taken.append(memory)
+        return memory
 
     def pinned(self, num_bytes: int) -> Pinned:
         """Return memory of the processor that the GPU reaches without a copy."""
-        return Pinned(self, num_bytes)
+        pinned = Pinned(self, num_bytes)
+        if self._taken is not None:
+            self._taken.append(pinned)
+        return pinned
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Give back all memory that a block took if it fails; for one thread at a time."""
+        before, self._taken = self._taken, []
+        try:
+            yield
+        except BaseException:
+            for memory in self._taken:
+                memory.free()
+            raise
+        finally:
+            self._taken = before
 
     def stream(self, priority: int = 0) -> Stream:
         """Return a new stream; a lower number goes first, and the GPU clips it to what it has."""

@@ -13,12 +13,13 @@ from __future__ import annotations
 from ctypes import c_void_p
 import logging
 from threading import Lock
-from typing import Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cwm_ros.engine.base import LogitRows
 from cwm_ros.engine.gpu_cache import GpuCache, HIDDEN
+from cwm_ros.engine.gpu_parts import check_parts, KINDS
 from cwm_ros.engine.gpu_transfer import Transfer
 from cwm_ros.engine.sliced import SlicedEngine
 from cwm_ros.errors import EngineError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cwm_ros.engine.cuda import Device, Graph, Kernels
+    from cwm_ros.engine.gpu_parts import PlanLike, RunnerLike
     from cwm_ros.kv import FloatArray, KVSpec, ModelIdentity, QuantizedKV, TokenArray
 
 log = logging.getLogger(__name__)
@@ -41,35 +43,6 @@ MAX_ROWS = 64
 """Most logit rows of a slice; their memory is the widest of all."""
 ALIGNMENT = 256
 """Bytes between tensors that a runtime binds."""
-
-
-class RunnerLike(Protocol):
-    """What `cwm_ros.engine.trt.Runner` is."""
-
-    def give_scratch(self, address: int) -> None:
-        """Give it memory to work in."""
-
-    def bind(self, name: str, address: int, shape: tuple[int, ...] | None = None) -> None:
-        """Say where a tensor lies, and of an input how large it is."""
-
-    def run(self, stream: int) -> None:
-        """Ask for one inference."""
-
-
-class PlanLike(Protocol):
-    """What `cwm_ros.engine.trt.Plan` is."""
-
-    names: list[str]
-    scratch_bytes: int
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return a tensor's shape, -1 where it varies."""
-
-    def runner(self, profile: int, stream: int) -> RunnerLike:
-        """Return a way to run it in a profile."""
-
-    def close(self) -> None:
-        """Let go of it."""
 
 
 class _Buffers:
@@ -166,44 +139,32 @@ class GpuEngine(SlicedEngine):
         self.slice_tokens, self.is_half = slice_tokens, is_half
         self._device, self._kernels = device, kernels
         self._plans, self._part_layers = list(plans), list(layers)
-        self._check_geometry()
+        check_parts(self._plans, self._part_layers, spec)
         self.vocab_size = self._plans[-1].shape('logits')[-1]
         self._is_closed = False
         self._dtype = np.float16 if is_half else np.float32
-        self._stream = device.stream(priority)
-        self._cache = GpuCache(device, kernels, self._stream, spec, capacity, is_half=is_half)
-        self.resident = self._cache.resident
-        self._transfer = Transfer(
-            device, kernels, self._stream, self._cache, is_mapped=is_mapped, priority=0
-        )
-        hidden = self._plans[-1].shape('hidden_in')[-1] if len(self._plans) > 1 else 0
-        self._buffers = _Buffers(
-            device, spec, (slice_tokens, hidden, self.vocab_size), 2 if is_half else 4
-        )
-        self._scratch = device.memory(max(plan.scratch_bytes for plan in self._plans))
-        self._runners = [self._make_runners(profile) for profile in (STEP, SLICE)]
-        self._graph: Graph | None = None
-        self._is_warm = False
-        self._can_record = True
-        self._slice_bound = 0
-        self._views: dict[tuple[int, int], FloatArray] = {}
-        self._views_lock = Lock()
-        self._stream.zero(self._buffers.no_mask.address, ALIGNMENT)
-        self._bind_cache()
-        self._bind_tokens(STEP, 1)
-
-    def _check_geometry(self) -> None:
-        spec = self.spec
-        expected = (1, spec.num_kv_heads, -1, spec.head_dim)
-        found = sorted(layer for layers in self._part_layers for layer in layers)
-        for plan, layers in zip(self._plans, self._part_layers, strict=True):
-            names = [f'past_key_{number}' for number in layers.values()]
-            if any(n not in plan.names or tuple(plan.shape(n)) != expected for n in names):
-                raise EngineError(
-                    f'an engine file has not the geometry {spec}', hint='build it again'
-                )
-        if found != list(range(spec.num_layers)) or 'logits' not in self._plans[-1].names:
-            raise EngineError('engine files are not the whole model', hint='build them again')
+        with device.all_or_nothing():
+            self._stream = device.stream(priority)
+            self._cache = GpuCache(device, kernels, self._stream, spec, capacity, is_half=is_half)
+            self.resident = self._cache.resident
+            self._transfer = Transfer(
+                device, kernels, self._stream, self._cache, is_mapped=is_mapped, priority=0
+            )
+            hidden = self._plans[-1].shape('hidden_in')[-1] if len(self._plans) > 1 else 0
+            self._buffers = _Buffers(
+                device, spec, (slice_tokens, hidden, self.vocab_size), 2 if is_half else 4
+            )
+            self._scratch = device.memory(max(plan.scratch_bytes for plan in self._plans))
+            self._runners = [self._make_runners(profile) for profile in (STEP, SLICE)]
+            self._graph: Graph | None = None
+            self._is_warm = False
+            self._can_record = True
+            self._slice_bound = 0
+            self._views: dict[tuple[int, int], FloatArray] = {}
+            self._views_lock = Lock()
+            self._stream.zero(self._buffers.no_mask.address, ALIGNMENT)
+            self._bind_cache()
+            self._bind_tokens(STEP, 1)
 
     def _make_runners(self, profile: int) -> list[RunnerLike]:
         runners = [plan.runner(profile, self._stream.handle) for plan in self._plans]
@@ -220,7 +181,7 @@ class GpuEngine(SlicedEngine):
         for runners in self._runners:
             for runner, layers in zip(runners, self._part_layers, strict=True):
                 for layer, number in layers.items():
-                    for kind, name in enumerate(('key', 'value')):
+                    for kind, name in enumerate(KINDS):
                         runner.bind(f'past_{name}_{number}', cache.part(layer, kind), shape)
                 runner.bind('attn_mask', cache.mask.address, (1, 1, 1, cache.slots))
         self._forget_graph()
@@ -250,7 +211,7 @@ class GpuEngine(SlicedEngine):
             else:
                 runner.bind('hidden_out', buffers.hidden[index % 2].address)
             for layer, number in self._part_layers[index].items():
-                for kind, name in enumerate(('key', 'value')):
+                for kind, name in enumerate(KINDS):
                     address = buffers.rows.address + (2 * layer + kind) * row_stride
                     runner.bind(f'present_{name}_{number}', address)
         if profile == STEP:

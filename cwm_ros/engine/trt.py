@@ -272,6 +272,7 @@ def build_plan(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     dialect.keep_types(network, config, options.precision)
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    _check_inputs(graph, inputs, options.profiles)
     for wanted in options.profiles:
         profile = builder.create_optimization_profile()
         for tensor in inputs:
@@ -289,6 +290,19 @@ def build_plan(
         raise dialect.fail(f'{graph}: TensorRT {trt.__version__} cannot build it')
     found = config.get_timing_cache()
     return bytes(plan), bytes(found.serialize()) if found is not None else timings
+
+
+def _check_inputs(graph: Path, inputs: Sequence[object], profiles: Sequence[Profile]) -> None:
+    """Raise EngineError if a dimension of an input varies, and no profile says how."""
+    known = set[str]().union(*(profile.ranges for profile in profiles))
+    for tensor in inputs:
+        foreign = {dim for dim in _dims(tensor) if isinstance(dim, str)} - known
+        if foreign and profiles:
+            raise EngineError(
+                f'{graph}: input {tensor.name} varies in {", ".join(sorted(foreign))}, which is '  # type: ignore[attr-defined]
+                f'none of {", ".join(sorted(known))}',
+                hint='the graph is not one of a decoder part',
+            )
 
 
 def _dims(tensor: object) -> list[int | str]:

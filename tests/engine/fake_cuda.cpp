@@ -68,12 +68,13 @@ static std::map<void*, size_t> memory;
 static std::mutex mutex;
 static size_t used, limit = (size_t)1 << 40;
 static std::string failing;
-static int fail_after, fail_status;
+static int fail_after, fail_status, broken;
 static std::map<std::string, long> calls;
 
 static int enter(const char* name) {
     std::lock_guard<std::mutex> lock(mutex);
     calls[name]++;
+    if (broken) return broken;
     if (failing == name && fail_after-- <= 0) { failing = ""; return fail_status; }
     return 0;
 }
@@ -88,6 +89,7 @@ extern "C" {
 void fake_limit(size_t bytes) { limit = bytes; }
 size_t fake_used() { return used; }
 void fake_fail(const char* name, int after, int status) { failing = name; fail_after = after; fail_status = status; }
+void fake_break(int status) { broken = status; }  // of all calls from now on; 0 mends it
 long fake_calls(const char* name) { return calls[name]; }
 void fake_host_call(void (*function)()) { work([=] { function(); }); }
 

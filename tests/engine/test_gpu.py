@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 import threading
 from typing import TYPE_CHECKING
@@ -325,8 +326,13 @@ def test_an_engine_of_another_geometry_is_refused(
     }
     with pytest.raises(EngineError, match='whole model'):
         GpuEngine(device, engine._kernels, [plan], [{0: 0}], **options)
-    with pytest.raises(EngineError, match='geometry'):
+    with pytest.raises(EngineError, match=r'file 0 has not the tensors .*past_key_1'):
         GpuEngine(device, engine._kernels, [plan], [{0: 1}], **options)
+    with pytest.raises(EngineError, match=r'file 1 has not the tensors hidden_in'):
+        GpuEngine(device, engine._kernels, [plan, plan], [{0: 0}, {1: 0}], **options)
+    options['spec'] = replace(tiny.kv_spec, head_dim=tiny.kv_spec.head_dim + 4)
+    with pytest.raises(EngineError, match='geometry'):
+        GpuEngine(device, engine._kernels, [plan], [{0: 0}], **options)
 
 
 def test_no_driver_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
