@@ -11,6 +11,7 @@ where attention reads it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 import struct
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,8 @@ KL_FACTOR = 10.0
 CODEC_KL = {'raw': 1e-6, 'fp16': 1e-5, 'int8': 1e-3}
 """Divergence that codecs cost a model whose card does not say [nats]; generous."""
 UNKNOWN_KL = 1e-2
-ENGINE_KL = 1e-4
-"""
-Divergence between engines, whatever the codec [nats]: a window may go from one in float32 to one
-in float16 and back. Measured with the reference model: 1.2e-4 and 1.5e-4.
-"""
+HALF_ROUNDOFF = 2.0**-11
+"""Of float16, which engines on a GPU compute in [relative]."""
 _HEAD = struct.Struct('<HHIQ')
 _CELL = np.dtype([('token', '<i4'), ('log_prob', '<f4')])
 
@@ -98,6 +96,20 @@ def end_of(entries: Sequence[ChunkEntry]) -> int:
             break
         stop = entry.stop
     return stop
+
+
+def engine_kl(logits: FloatArray, num_layers: int) -> float:
+    """
+    Return how far engines of different precision may end up apart, by these logits (R, V) [nats].
+
+    A window may go from an engine in float16 to one in float32 and back. Rounding errors of any
+    sign grow with the square root of their number (Higham and Mary, 2019): those of attention and
+    MLP in each layer and of the logits move a logit by ``d``, a share sqrt(2 L + 1) 2^-11 of the
+    largest. By Hoeffding's lemma, distributions whose logits are at most ``d`` apart diverge by at
+    most d^2 / 2, and by less when tokens are taken together.
+    """
+    distance = math.sqrt(2 * num_layers + 1) * HALF_ROUNDOFF * float(np.abs(logits).max())
+    return distance**2 / 2
 
 
 def digest_of(tokens: TokenArray) -> int:
@@ -188,12 +200,19 @@ class EndProbe:
         """Whether there is a probe to compare with; else ``problem`` says why not."""
         return self._probe is not None
 
-    def limit(self, codecs: Iterable[str]) -> float:
-        """Return the largest divergence that these codecs explain [nats]."""
-        kls = [self._codec_kl.get(codec, UNKNOWN_KL) for codec in codecs]
-        return KL_FACTOR * max([ENGINE_KL, *kls])
+    def compare(self, engine: Engine, codecs: Iterable[str]) -> tuple[float, float]:
+        """
+        Compute the probe's token again.
 
-    def divergence(self, engine: Engine) -> float:
-        """Compute the probe's token again, and return how far it is from it [nats]."""
+        Returns
+        -------
+        float, float
+            How far it is from the probe, and how far it may be: as far as these codecs and
+            engines of other precisions explain [nats].
+
+        """
         assert self._probe is not None
-        return self._probe.divergence(compute_last(engine, self._tokens, self._probe.stop))
+        logits = compute_last(engine, self._tokens, self._probe.stop)
+        kls = [self._codec_kl.get(codec, UNKNOWN_KL) for codec in codecs]
+        limit = KL_FACTOR * max(kls, default=0.0) + engine_kl(logits, engine.spec.num_layers)
+        return self._probe.divergence(logits), limit

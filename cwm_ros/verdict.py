@@ -50,7 +50,7 @@ class ThawResult:
     rejected_chunks
         Chunks that could not be used, or did not hold what they should.
     divergence, limit
-        Of the end probe, and the largest that the codec explains [nats]; 0 without a probe.
+        Of the end probe, and the largest that codec and engines explain [nats]; 0 without one.
 
     """
 
@@ -120,8 +120,7 @@ class Judge:
         elif probe is None or not probe.can_tell:
             self._find(Verdict.UNPROVEN, probe.problem if probe else 'the end was not probed')
         else:
-            self.limit = probe.limit(self._codecs)
-            self.divergence = probe.divergence(session.engine)
+            self.divergence, self.limit = probe.compare(session.engine, self._codecs)
             figures = f'{self.divergence:.2g} nats from the probe, {self.limit:.2g} allowed'
             if self.divergence > self.limit:
                 self._find(Verdict.NOT_EFFECTIVE, f'the restore has no effect: it is {figures}')

@@ -9,6 +9,9 @@ from pathlib import Path
 import shutil
 from typing import TYPE_CHECKING
 
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -28,7 +31,15 @@ from cwm_ros.errors import ErrorCode, FormatError, RestoreNotEffectiveError
 from cwm_ros.kv import KVSpec
 from cwm_ros.model import build_graph, Checkpoint
 from cwm_ros.opening import find_session, proof_of
-from cwm_ros.probe import EndProbe, pack_probe, unpack_probe
+from cwm_ros.probe import (
+    EndProbe,
+    engine_kl,
+    HALF_ROUNDOFF,
+    log_softmax,
+    pack_probe,
+    Probe,
+    unpack_probe,
+)
 from cwm_ros.proof import ChunkProof, unpack_samples
 from cwm_ros.store import ChunkHeader
 from cwm_ros.verdict import Verdict
@@ -37,6 +48,8 @@ from tests.fakes import assert_verified, complete, freeze, ingest, make_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
 
     from cwm_ros.codec.kernels import Kernels
     from cwm_ros.kv import FloatArray
@@ -429,6 +442,30 @@ def test_a_probe_comes_back(open_tiny: OpenManager) -> None:
     other[3] += 1
     assert EndProbe(manifest.probe, other, 262, {}).problem == 'the end probe is of other tokens'
     assert isinstance(unpack_probe(manifest.probe, 3), str)
+
+
+@given(
+    logits=arrays(np.float32, (2, 40), elements=st.floats(-30, 30, width=32)),
+    errors=arrays(np.float64, (2, 40), elements=st.floats(-1, 1)),
+    num_layers=st.integers(1, 80),
+)
+def test_rounding_explains_no_more_than_the_bound_for_engines(
+    logits: FloatArray, errors: npt.NDArray[np.float64], num_layers: int
+) -> None:
+    """Whatever the logits, and however their errors of that size lie."""
+    share = HALF_ROUNDOFF * (2 * num_layers + 1) ** 0.5
+    moved = logits + errors * share * np.abs(logits).max()
+    one, other = log_softmax(logits), log_softmax(moved)
+    exact = float((np.exp(one) * (one - other)).sum(axis=1).mean())
+    assert exact <= engine_kl(logits, num_layers) + 1e-12
+    top = np.argsort(-one, axis=1)[:, :16]
+    probe = Probe(
+        stop=2,
+        digest=0,
+        tokens=top.astype(np.int32),
+        log_probs=np.take_along_axis(one, top, axis=1).astype(np.float32),
+    )
+    assert probe.divergence(moved) <= engine_kl(logits, num_layers) + 1e-5
 
 
 @pytest.mark.parametrize('codec', CODECS)

@@ -3,7 +3,8 @@
 """
 What the proof of a restore sees and costs: the end probe's divergence under each codec, and time.
 
-The divergences are what the model's card states as `codec_kl`; the probe's bound is ten times it.
+The divergences are what the model's card states as `codec_kl`; the probe allows ten times that,
+and beside it what engines of different precision differ by.
 """
 
 from __future__ import annotations
