@@ -110,6 +110,13 @@ def freeze_command(
     '--formulation', 'formulations', type=click.Choice(FORMULATIONS[1:]), multiple=True,
     default=FORMULATIONS[1:], show_default=True, help='May be repeated.',
 )  # fmt: skip
+@click.option('--plot', type=click.Path(path_type=Path), help='TensorRT: draw into a PNG file.')
+@click.option(
+    '--folder',
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default='.',
+    help='TensorRT: on the drive to be measured.',
+)
 @click.pass_obj
 def engine_command(
     options: Options,
@@ -122,8 +129,18 @@ def engine_command(
     keep: Path | None,
     weights: tuple[str, ...],
     formulations: tuple[str, ...],
+    plot: Path | None,
+    folder: Path,
 ) -> None:
-    """Time prefill and decode of each formulation, beside llama.cpp when it is installed."""
+    """
+    Time prefill and decode of each formulation, beside llama.cpp when it is installed.
+
+    With engine.kind tensorrt: the engine that was built; prefill, decode, freeze and thaw from
+    memory and from a drive, against recomputing in the same run.
+    """
+    if options.settings.engine.kind == 'tensorrt':
+        _bench_gpu(options, tokens, plot, folder)
+        return
     from cwm_ros.bench.engine import EngineBench, format_rows, format_turn, summarize, take_turns
     from cwm_ros.bench.tables import describe_machine
 
@@ -158,6 +175,23 @@ def engine_command(
 def _row_values(row: Row) -> dict[str, object]:
     ratios = row.ratios._asdict() if row.ratios else None
     return {**asdict(row), 'rates': row.rates._asdict(), 'ratios': ratios}
+
+
+def _bench_gpu(options: Options, tokens: int, plot: Path | None, folder: Path) -> None:
+    from cwm_ros.bench.gpu import bench_configured
+    from cwm_ros.bench.gpu_report import draw
+    from cwm_ros.bench.tables import describe_machine
+    from cwm_ros.model import Checkpoint
+
+    settings = options.settings.engine
+    lengths = sorted({tokens, max(1024, tokens // 4 // 256 * 256)})
+    report = bench_configured(
+        Checkpoint.configured(settings), settings, folder, lengths, options.note
+    )
+    if plot:
+        draw(report, plot)
+    machine = describe_machine(folder)
+    options.show({**report.as_json(), 'host': machine}, report.as_text())
 
 
 @bench_command.command('codec')
