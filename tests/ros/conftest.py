@@ -11,6 +11,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from importlib.util import find_spec
 from itertools import count
+import os
+from pathlib import Path
 import shutil
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,6 @@ collect_ignore_glob = ['test_node_*.py', 'test_launch.py'] if MISSING else []
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.ros.vehicle import Client, NodeProcess
 
@@ -39,8 +40,9 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope='session')
 def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Graphs are built once for all nodes."""
-    return tmp_path_factory.mktemp('engine-cache')
+    """Graphs are built once for all nodes; ``$CWM_HIL_CACHE`` has engines for a GPU."""
+    kept = os.environ.get('CWM_HIL_CACHE')
+    return Path(kept) if kept else tmp_path_factory.mktemp('engine-cache')
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ class NodeProcess:
             'storage.free_floor_mib': 0,
             'engine.threads': 1,
             'engine.cache_dir': str(cache),
+            'engine.kind': os.environ.get('CWM_NODE_ENGINE', 'onnxruntime'),
             **(params or {}),
         }
         given = [part for item in values.items() for part in ('-p', _to_rule(*item))]
