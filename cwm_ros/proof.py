@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 PARTS = ('keys', 'values')
 MAX_PROOF_TOKENS = 16
+FIRST_TOKENS = 2
+"""
+Of so many of a chunk's tokens, at its two ends, the first layer is recomputed: one alone differs
+in hundreds of numbers from what belongs elsewhere, and in large models each costs a large product.
+"""
 CHUNKS_AT_ONCE = 16
 """First layers of so many chunks are recomputed at a time: few calls, and none that takes long."""
 ENGINE_ERROR = 2.0**-8
@@ -143,16 +148,20 @@ class _Look(NamedTuple):
 
     Parameters
     ----------
-    positions, tokens
-        Of the tokens, in the window and in the chunk, shape (N,).
+    positions
+        Of the N tokens that are looked at, ascending.
+    order, tokens
+        Shape (N,): their indices in that, and their places in the chunk; the M first of both are
+        those whose first layer is known.
     expected
-        Shape (2, H, N, D).
+        Shape (2, H, M, D).
     room
-        What engines may differ by, shape (2, N); infinite when nothing is expected.
+        What engines may differ by, shape (2, M); infinite when nothing is expected.
 
     """
 
     positions: Positions
+    order: Positions
     tokens: Positions
     expected: FloatArray
     room: FloatArray
@@ -204,7 +213,8 @@ class ChunkProof:
         ):
             return
         picked, bound = self._pick(entry, payload, kv, look.positions)
-        finding = self._find_in_first(look, picked[0], bound[0])
+        ends = look.order[: look.room.shape[1]]
+        finding = self._find_in_first(look, picked[0][:, :, ends], bound[0][:, :, ends])
         if not finding and remembered is not None:
             if remembered.shape[2] != len(look.positions):  # frozen under another setting
                 positions = sample_positions(entry.start, entry.stop, remembered.shape[2])
@@ -241,7 +251,8 @@ class ChunkProof:
         )
         if remembered is None:
             return excess <= 0
-        return excess <= 0 and not _differ(sums.reshape(3, *remembered.shape), remembered).any()
+        sums = sums.reshape(3, *remembered.shape)
+        return excess <= 0 and not _differ(sums, remembered[:, :, look.order]).any()
 
     def _pick(
         self,
@@ -275,27 +286,32 @@ class ChunkProof:
     def _compute(self, entries: Sequence[ChunkEntry]) -> None:
         evidence = self._evidence
         places = [sample_positions(e.start, e.stop, evidence.count) for e in entries]
-        positions = np.concatenate(places)
+        # The last one, then the first: the ends of a chunk are looked at most closely.
+        orders = [np.roll(np.arange(len(place)), 1) for place in places]
+        ends = [order[:FIRST_TOKENS] for order in orders]
+        positions = np.concatenate([p[e] for p, e in zip(places, ends, strict=True)])
         if evidence.first_layer is None:
             kv = np.zeros(evidence.spec.shape(len(positions))[1:], np.float32)
             room = np.full((2, len(positions)), np.inf, np.float32)
         else:
             kv = evidence.first_layer(evidence.tokens[positions], positions)
             room = _engine_room(kv)
-        stops = np.cumsum([len(place) for place in places])[:-1]
-        parts = np.split(kv, stops, axis=2), np.split(room, stops, axis=1)
-        for entry, place, expected, its_room in zip(entries, places, *parts, strict=True):
+        stop = 0
+        for entry, place, order in zip(entries, places, orders, strict=True):
+            start, stop = stop, stop + len(order[:FIRST_TOKENS])
             self._looks[entry.start] = _Look(
                 place,
-                place - entry.start,
-                np.ascontiguousarray(expected),
-                np.ascontiguousarray(its_room),
+                order,
+                place[order] - entry.start,
+                np.ascontiguousarray(kv[:, :, start:stop]),
+                np.ascontiguousarray(room[:, start:stop]),
             )
 
     def _find_in_first(self, look: _Look, found: FloatArray, bound: FloatArray) -> str:
-        """Return what is wrong with the first layer (2, H, N, D) of a chunk's tokens, or ''."""
+        """Return what is wrong with the first layer (2, H, M, D) of a chunk's ends, or ''."""
         is_wrong = (np.abs(found - look.expected) > _with_codec(look.room, bound)).any()
-        return self._name(found, bound, look.positions) if is_wrong else ''
+        positions = look.positions[look.order[: look.room.shape[1]]]
+        return self._name(found, bound, positions) if is_wrong else ''
 
     def _find_in_samples(
         self, picked: FloatArray, bound: FloatArray, remembered: FloatArray
@@ -323,7 +339,7 @@ class ChunkProof:
             if _agrees(found, moved, bound):
                 return f'positions are off by {shift}'
         all_kv = evidence.first_layer(tokens, np.arange(len(tokens)))
-        for shift in range(-int(positions[0]), len(tokens) - int(positions[-1])):
+        for shift in range(-int(positions.min()), len(tokens) - int(positions.max())):
             if _agrees(found, all_kv[:, :, positions + shift], bound):
                 return f'holds the KV of tokens {shift:+d} away'
         return 'holds the KV of other tokens or of other weights'

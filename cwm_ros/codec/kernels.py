@@ -278,7 +278,8 @@ class Look(Protocol):
         -------
         float
             By how much a value of the first layer is farther from ``expected``, shape
-            (2, H, N, D), than its error and ``room``, shape (2, N), allow; at most 0 if none is.
+            (2, H, M, D) for the first M of the tokens, than its error and ``room``, shape
+            (2, M), allow; at most 0 if none is.
 
         """
 

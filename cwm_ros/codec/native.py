@@ -426,7 +426,7 @@ def _look(  # noqa: PLR0917 - compiled code takes no keywords
                         total += value * weight
                         errors += (error * weight) * (error * weight)
                         sizes += (value * weight) * (value * weight)
-                        if layer == 0:
+                        if layer == 0 and n < expected.shape[2]:
                             off = abs(value - expected[part, head, n, d])
                             excess = max(excess, off - error * MARGIN - room[part, n])
                 sums[0, block, n], sums[1, block, n], sums[2, block, n] = total, errors, sizes
