@@ -14,6 +14,7 @@ from random import Random
 import time
 from typing import TYPE_CHECKING
 
+from cwm_ros.bench.dialogues import STEP_TOKENS
 from cwm_ros.bench.quality_exam import Examiner
 from cwm_ros.bench.quality_log import Place, QualityLog
 from cwm_ros.bench.quality_rows import COMPLETE, make_report, RELEVANT, USABLE
@@ -86,6 +87,7 @@ class QualityBench:
             'model': model,
             'seed': SEED,
             'questions': self.questions,
+            'behind': STEP_TOKENS,
             'chunk_tokens': self.settings.codec.chunk_tokens,
             'usable_tokens': [thaw.first_tokens, thaw.last_tokens],
             'relevant_chunks': thaw.relevant_chunks,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from cwm_ros.bench.dialogues import Kind, make_dialogue
+from cwm_ros.bench.dialogues import Kind, make_dialogue, STEP_TOKENS
 from cwm_ros.bench.lengths import turn_counter
 from cwm_ros.bench.phrases_paraphrase import content_words
 from cwm_ros.bench.phrases_state import UNKNOWN
@@ -124,7 +124,9 @@ class Examiner:
 
     def compute(self, seed: int, context: int) -> Dialogue:
         """
-        Make a dialogue somewhat longer than a window, and compute all of its KV.
+        Make a dialogue that goes on behind a window, and compute the KV of it.
+
+        What fills up its end is left away: small talk is easier to foretell than the rest.
 
         Raises
         ------
@@ -141,12 +143,13 @@ class Examiner:
             )
         told = make_dialogue(
             seed,
-            context + CONTINUED_TOKENS,
+            context + CONTINUED_TOKENS + STEP_TOKENS,
             turn_counter(self.checkpoint),
             num_reentries=seed % 2,
         )
         chat = self.checkpoint.chat
-        tokens = chat.render(told.turns, add_generation_prompt=False)
+        whole = chat.render(told.turns, add_generation_prompt=False)
+        tokens = whole[: context + CONTINUED_TOKENS]
         stops = [len(chat.render(told.turns[:1], add_generation_prompt=False))]
         for number in range(1, len(told.turns)):
             before, new = told.turns[:number], told.turns[number : number + 1]

@@ -210,9 +210,9 @@ def _target(
     is_enough: bool,
     is_other_met: bool = True,
 ) -> Target:
-    if not is_enough:
+    if measured is None or not is_enough:
         verdict = Verdict.TOO_FEW
-    elif measured is not None and measured >= limit and is_other_met:
+    elif measured >= limit and is_other_met:
         verdict = Verdict.MET
     else:
         verdict = Verdict.MISSED
