@@ -4,19 +4,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-import fcntl
 import json
 import logging
 import os
-import shutil
+import time
 from typing import TYPE_CHECKING
 
-from cwm_ros.errors import ModelError
+from cwm_ros.model.graph_staging import remove_leftovers, staging_folder
 from cwm_ros.model.sizing import size_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from cwm_ros.model.checkpoint import Checkpoint
@@ -29,7 +27,6 @@ BUILDER_VERSION = 4
 GRAPH_FILE = 'model.onnx'
 SIZES_FILE = 'sizes.json'
 LISTING_FILE = 'written.jsonl'
-UNFINISHED = '.building'
 
 
 def build_graph(
@@ -42,7 +39,7 @@ def build_graph(
     Return the graph file of a checkpoint, building it when ``folder`` has no whole one.
 
     A build that was interrupted goes on where it was; while another process builds the same
-    graph, this one waits for it.
+    graph, this one waits for it. What is left of builds of other graphs is removed after a week.
 
     Parameters
     ----------
@@ -71,10 +68,11 @@ def build_graph(
 
         decoder = decoder_kind(formulation, checkpoint.weights)
         folder.mkdir(parents=True, exist_ok=True)
-        with _staging(target) as staging:
+        with staging_folder(target, _is_whole) as staging:
             if staging is not None:
                 log.info('converting %s into %s', checkpoint.folder, target)
                 _write(checkpoint, formulation, decoder, staging, on_progress)
+    remove_leftovers(folder, time.time())
     return target / GRAPH_FILE
 
 
@@ -84,54 +82,6 @@ def _is_whole(target: Path) -> bool:
         sizes = json.loads((target / SIZES_FILE).read_text(encoding='utf-8'))
         return all((target / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
-        return False
-
-
-@contextmanager
-def _staging(target: Path) -> Iterator[Path | None]:
-    """
-    Yield a folder beside ``target`` that becomes ``target`` when the block succeeds.
-
-    It is locked while the block runs, and yielded is None when another process was faster. What
-    is in it stays when the block is interrupted, and goes when it finds the weights at fault.
-    """
-    staging = target.with_name(target.name + UNFINISHED)
-    with _locked(staging, target) as is_ours:
-        if not is_ours:
-            yield None
-            return
-        try:
-            yield staging
-        except ModelError:
-            shutil.rmtree(staging)
-            raise
-        shutil.rmtree(target, ignore_errors=True)  # what is there is not whole
-        staging.rename(target)
-
-
-@contextmanager
-def _locked(staging: Path, target: Path) -> Iterator[bool]:
-    """Lock the staging folder, made if need be; yield False once ``target`` is whole."""
-    while not _is_whole(target):
-        staging.mkdir(exist_ok=True)
-        try:
-            handle = os.open(staging, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if _is_open(handle, staging):  # else it was renamed or removed while we waited
-                yield True
-                return
-        finally:
-            os.close(handle)
-    yield False
-
-
-def _is_open(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
         return False
 
 

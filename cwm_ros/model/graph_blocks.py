@@ -325,7 +325,11 @@ class Decoder(ABC):
         for start in range(0, shape[0], step):
             stop = min(start + step, shape[0])
             parts = [self.weights.columns(f'{s}.weight', start, stop) for s in sources]
-            yield np.ascontiguousarray(_scaled(np.concatenate(parts), factors or {}).T)
+            joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            block = np.ascontiguousarray(_scaled(joined, factors or {}).T)
+            del parts, joined  # while the block is in use, and large models have large ones
+            yield block
+            del block
 
     def _head(self, hidden: str) -> None:
         w, spec = self.w, self.spec

@@ -14,6 +14,7 @@ proven by, so they are exactly those of the (coded) embedding.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cwm_ros.errors import ConfigError
@@ -105,7 +106,7 @@ class BlockCoded(Decoder):
         def coded() -> Iterator[tuple[Codes, FloatArray]]:
             if axis:
                 return map(code_rows, blocks())
-            return (code_columns(rows, bits) for rows in in_whole_blocks(blocks()))
+            return map(partial(code_columns, bits=bits), in_whole_blocks(blocks()))
 
         def codes() -> Iterator[npt.NDArray[np.int8 | np.uint8]]:
             for block, factors in coded():

@@ -58,13 +58,16 @@ def code_columns(rows: FloatArray, bits: int) -> tuple[Codes, FloatArray]:
     """
     codes = np.empty(rows.shape, np.int8)
     scales = np.empty((num_blocks(len(rows)), rows.shape[1]), np.float32)
-    step = max(1, PIECE_VALUES // rows.shape[1] // BLOCK) * BLOCK
+    width = min(rows.shape[1], PIECE_VALUES // BLOCK)
+    step = max(1, PIECE_VALUES // width // BLOCK) * BLOCK
     for start in range(0, len(rows), step):
-        piece = _in_blocks(rows[start : start + step])
-        coded, factors = _CODERS[bits](piece)
-        first, length = start // BLOCK, min(step, len(rows) - start)
-        scales[first : first + len(factors)] = factors
-        codes[start : start + length] = coded.reshape(-1, rows.shape[1])[:length]
+        length, first = min(step, len(rows) - start), start // BLOCK
+        for left in range(0, rows.shape[1], width):
+            columns = slice(left, left + width)
+            piece = _in_blocks(rows[start : start + step, columns])
+            coded, factors = _CODERS[bits](piece)
+            scales[first : first + len(factors), columns] = factors
+            codes[start : start + length, columns] = coded.reshape(-1, piece.shape[2])[:length]
     return codes, scales
 
 
@@ -114,14 +117,17 @@ def to_half(name: str, block: FloatArray) -> npt.NDArray[np.float16]:
 
 
 def in_whole_blocks(blocks: Iterator[FloatArray]) -> Iterator[FloatArray]:
-    """Cut a matrix that comes in blocks of rows anew, at multiples of 32 rows."""
+    """Cut a matrix that comes in blocks of rows anew, at multiples of 32 rows; hold none."""
     left: list[FloatArray] = []
-    for block in blocks:
-        rows = np.concatenate([*left, block]) if left else block
+    for rows in blocks:
+        rows = np.concatenate([*left, rows]) if left else rows  # noqa: PLW2901
         whole = len(rows) // BLOCK * BLOCK
+        left = [rows[whole:].copy()] if whole < len(rows) else []
+        whole_rows = rows[:whole]
+        del rows
         if whole:
-            yield rows[:whole]
-        left = [rows[whole:]] if whole < len(rows) else []
+            yield whole_rows
+        del whole_rows
     yield from left
 
 

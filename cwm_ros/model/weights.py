@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SINGLE_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
 MAX_INDEX_BYTES = 1 << 26
-BLOCK_BYTES = 1 << 25
+BLOCK_BYTES = 1 << 24
 """A matrix is converted in blocks of so many bytes as float32."""
 DTYPES = ('F32', 'F16', 'BF16')
 OBSOLETE_SUFFIX = '.rotary_emb.inv_freq'
@@ -34,8 +34,8 @@ OBSOLETE_SUFFIX = '.rotary_emb.inv_freq'
 
 
 def block_length(width: int) -> int:
-    """Return how many rows or columns of ``width`` values make a block of `BLOCK_BYTES`."""
-    return max(1, BLOCK_BYTES // (4 * width))
+    """Return how many rows of ``width`` values make a block of `BLOCK_BYTES`, in 32s."""
+    return max(1, BLOCK_BYTES // (128 * width)) * 32
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,7 +42,7 @@ def start(folder: Path, cache: Path, kind: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize('kind', ['fp32', 'int4'])
 def test_a_killed_conversion_goes_on_where_it_was(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, cache = family_folder('llama-2', tmp_path, **SIZES), tmp_path / 'cache'
     with start(folder, cache, kind) as child:
@@ -62,7 +65,9 @@ def test_a_killed_conversion_goes_on_where_it_was(
     monkeypatch.setattr(Weights, '_read', noted)
     checkpoint = Checkpoint(folder, cache, kind)
     shown: list[float] = []
-    path = build_graph(checkpoint, 'scatter', cache, shown.append)
+    with caplog.at_level('INFO'):
+        path = build_graph(checkpoint, 'scatter', cache, shown.append)
+    assert 'going on after' in caplog.text
     matrices = [name for name in read if name.endswith('proj.weight')]
 
     assert not any('.layers.0.' in name for name in matrices)
@@ -91,6 +96,35 @@ def test_who_comes_second_waits_and_takes_the_same(tmp_path: Path) -> None:
     assert path.is_file()
     assert shown.count(shown[0]) == 1  # one of them did the work
     assert [p.name for p in (tmp_path / 'graphs').iterdir()] == [path.parent.name]
+
+
+def test_what_others_left_is_removed_after_a_week_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    graphs = tmp_path / 'graphs'
+    checkpoint = Checkpoint(family_folder('llama-2', tmp_path), tmp_path / 'cache')
+    week = 7 * 86400
+    for name, age in (('old', week + 60), ('new', week - 60), ('busy', week + 60)):
+        folder = graphs / f'{name}.building'
+        folder.mkdir(parents=True)
+        (folder / 'model.onnx.data').write_bytes(bytes(3 << 20))
+        for path in (folder / 'model.onnx.data', folder):
+            os.utime(path, (time.time() - age,) * 2)
+    (graphs / 'file.building').write_text('')
+    handle = os.open(graphs / 'busy.building', os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with caplog.at_level('INFO'):
+        path = build_graph(checkpoint, 'delta', graphs)
+    os.close(handle)
+
+    left = {entry.name for entry in graphs.iterdir()}
+    assert left == {path.parent.name, 'new.building', 'busy.building', 'file.building'}
+    assert 'old.building: removed an interrupted conversion, 3 MiB' in caplog.text
+    assert 'new.building: an interrupted conversion, 3 MiB, waits' in caplog.text
+    assert 'busy' not in caplog.text
+    build_graph(checkpoint, 'delta', graphs)
+
+    assert not (graphs / 'busy.building').exists()  # free now, and the graph was there already
 
 
 def test_a_torn_or_foreign_listing_is_believed_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -135,7 +169,7 @@ def test_weights_at_fault_leave_nothing_even_late(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['fp32', 'fp16', 'int8', 'int4'])
 def test_a_conversion_takes_less_than_the_shard_and_a_third(kind: str, tmp_path: Path) -> None:
-    """In one shard of 380 MiB, most of it the embedding; the mapped file itself is 1."""
+    """In one shard of 357 MiB, most of it the embedding; the mapped file itself is 1."""
     folder = family_folder('llama-3', tmp_path)
     config = json.loads((folder / 'config.json').read_text())
     config |= {'vocab_size': 151936, 'hidden_size': 1024, 'intermediate_size': 4096}
@@ -152,5 +186,6 @@ def test_a_conversion_takes_less_than_the_shard_and_a_third(kind: str, tmp_path:
         assert child.stdout is not None
         *_, last = child.stdout
     assert child.returncode == 0
-    grown = int(last.removeprefix('grown'))
-    assert grown < 1.3 * shard
+    grown = int(last.removeprefix('grown')) / shard
+    sys.stdout.write(f'grown by {grown:.3f} of the shard\n')
+    assert grown < 1.3
