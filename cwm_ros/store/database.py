@@ -35,7 +35,8 @@ _STEPS_PER_BYTE = 4
 _STEPS_PER_CALL = 10_000
 
 _JOURNAL_FORMAT = slice(18, 20)
-_IS_ROLLBACK = b'\1\1'
+_ROLLBACK = 1
+"""Versions of the header's format above it need a write-ahead log; a cut may leave zeros."""
 _YOUNGER_TABLE = re.compile(r'CREATE TABLE (\w+) ?\(', re.ASCII)
 
 
@@ -160,7 +161,7 @@ def _check_file(path: Path, limit_bytes: int) -> int:
             raise FormatError(path, f'size {size} is more than the limit of {limit_bytes} bytes')
         head = bytearray(_JOURNAL_FORMAT.stop)
         count = files.read_into(descriptor, path, [head])
-    if count == len(head) and head[_JOURNAL_FORMAT] != _IS_ROLLBACK:
+    if count == len(head) and max(head[_JOURNAL_FORMAT]) > _ROLLBACK:
         raise FormatError(path, 'is no database with a rollback journal, as ours are')
     return size
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LEAST_STATES = 2000
-SHORT = {'erasure': 7}
-"""Scenarios of few operations: every how many of them are cut in the fast test."""
+SHORT = {'erasure': 7, 'first_start': 10}
+"""Every how many operations are cut in the fast test, where it is not every 83rd."""
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
 
