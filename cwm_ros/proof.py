@@ -11,7 +11,8 @@ number for each layer's keys and values, that the window's manifest remembers fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from functools import lru_cache
+from itertools import groupby, islice
 import struct
 import threading
 from typing import cast, NamedTuple, TYPE_CHECKING
@@ -66,12 +67,26 @@ def sample_positions(start: int, stop: int, count: int) -> Positions:
         int64, shape (min(count, stop - start),), ascending.
 
     """
-    count = min(count, stop - start)
-    stride = (stop - start) // count
+    (positions,) = _sample_each(np.array([start]), stop - start, count)
+    return positions
+
+
+def _sample_each(starts: Positions, length: int, count: int) -> Positions:
+    """Return `sample_positions` of chunks of one length, shape (len(starts), N)."""
+    count = min(count, length)
+    stride = np.uint64(length // count)
     numbers = np.arange(count, dtype=np.uint64)
-    turns = (np.uint64(start) + numbers) * _WEYL % np.uint64(1 << 32)
-    offsets = turns * np.uint64(stride) >> np.uint64(32)
-    return start + (numbers * np.uint64(stride) + offsets).astype(np.int64)
+    firsts = starts[:, np.newaxis].astype(np.uint64)
+    turns = (firsts + numbers) * _WEYL % np.uint64(1 << 32)
+    offsets = turns * stride >> np.uint64(32)
+    positions: Positions = (firsts + numbers * stride + offsets).astype(np.int64)
+    return positions
+
+
+@lru_cache(maxsize=MAX_PROOF_TOKENS)
+def _ends_first(count: int) -> Positions:
+    """Return indices: the last, the first, and the others in order."""
+    return np.roll(np.arange(count), 1)
 
 
 def mixing_weights(spec: KVSpec) -> FloatArray:
@@ -285,9 +300,11 @@ class ChunkProof:
 
     def _compute(self, entries: Sequence[ChunkEntry]) -> None:
         evidence = self._evidence
-        places = [sample_positions(e.start, e.stop, evidence.count) for e in entries]
-        # The last one, then the first: the ends of a chunk are looked at most closely.
-        orders = [np.roll(np.arange(len(place)), 1) for place in places]
+        places: list[Positions] = []
+        for length, alike in groupby(entries, lambda e: e.stop - e.start):
+            starts = np.array([entry.start for entry in alike])
+            places += [*_sample_each(starts, length, evidence.count)]
+        orders = [_ends_first(len(place)) for place in places]
         ends = [order[:FIRST_TOKENS] for order in orders]
         positions = np.concatenate([p[e] for p, e in zip(places, ends, strict=True)])
         if evidence.first_layer is None:
