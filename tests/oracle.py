@@ -107,6 +107,30 @@ def read_meaning(data: bytes, dimension: int) -> list[tuple[int, int, list[float
     return rows
 
 
+def read_probe(data: bytes) -> tuple[int, int, list[list[tuple[int, float]]]]:
+    """Return digest, stop, and for each position the (token id, log probability) of PROB."""
+    version, num_rows, num_top, digest, stop = struct.unpack('<HHIQQ', data[:24])
+    assert version == 1
+    assert len(data) == 24 + 8 * num_rows * num_top
+    cells = list(struct.iter_unpack('<if', data[24:]))
+    rows = [cells[row * num_top : (row + 1) * num_top] for row in range(num_rows)]
+    return digest, stop, [[(int(token), float(p)) for token, p in row] for row in rows]
+
+
+def read_samples(data: bytes, num_layers: int) -> dict[bytes, list[list[list[float]]]]:
+    """Return of each chunk in SAMP, by id: for each layer the samples of keys, then of values."""
+    samples = {}
+    while data:
+        chunk_id, count = data[:16], struct.unpack('<I', data[16:20])[0]
+        assert 1 <= count <= 16
+        size = 20 + 4 * num_layers * 2 * count
+        values = struct.unpack(f'<{num_layers * 2 * count}f', data[20:size])
+        parts = [list(values[at : at + count]) for at in range(0, len(values), count)]
+        samples[chunk_id] = [parts[2 * layer : 2 * layer + 2] for layer in range(num_layers)]
+        data = data[size:]
+    return samples
+
+
 def read_tags(data: bytes) -> list[str]:
     tags = []
     while data:

@@ -36,6 +36,7 @@ _CHUNK_DTYPE = np.dtype(
     }
 )
 _VERSION_AT = 8
+_VERSION = struct.Struct('<H')
 _ORIGIN = struct.Struct('<BB6xQ')
 _KNOWN = (b'HEAD', b'TOKS', b'STOP', b'CHNK', b'PROV', b'TAGS', b'PROB', b'SAMP', b'MEAN', b'ORIG')
 
@@ -334,7 +335,7 @@ def unpack_manifest(path: Path, data: bytes) -> Manifest:
     )
     try:
         manifest = _build_manifest(found, extra)
-        if data[_VERSION_AT] == 0:  # its samples were of other tokens
+        if _VERSION.unpack_from(data, _VERSION_AT) == (0,):  # its samples were of other tokens
             manifest = replace(manifest, samples=b'')
         check_manifest(manifest)
     except CwmError as exc:

@@ -8,6 +8,7 @@ What is there is never changed: later readers must read it as it is.
 
 from __future__ import annotations
 
+from dataclasses import replace
 import hashlib
 import itertools
 import json
@@ -45,6 +46,8 @@ SPEC = KVSpec(num_layers=2, num_kv_heads=1, head_dim=4, max_tokens=64)
 IDENTITY = ModelIdentity(model=bytes(range(32)), rendering=bytes(range(32, 64)), name='toy ä')
 TOKENS = np.arange(100, 100 + NUM_TOKENS, dtype=np.int32)
 MEANING = struct.pack('<HHIIIf4b', 1, 0, 1, 0, 6, 0.5, 1, -2, 3, -127)
+PROBE = struct.pack('<HHIQQ', 1, 1, 3, layout.checksum(TOKENS.tobytes()), NUM_TOKENS)
+PROBE += struct.pack('<ififif', 7, -0.25, 199, -2.0, 0, -4.5)
 TURNS_SAID = (
     Turn(role=Role.SYSTEM, text='You help.', time_ms=0),
     Turn(role=Role.USER, text='Grüß dich', time_ms=1_700_000_000_000),
@@ -144,6 +147,7 @@ def make() -> dict[str, bytes]:
         ),
         'log-plain.bin': b''.join(log(KEY)),
         'manifest-plain.bin': pack_manifest(window(KEY)),
+        'manifest-probed.bin': pack_manifest(replace(window(KEY), probe=PROBE)),
         'bundle-plain.bin': bundle(None),
         'bundle-encrypted.bin': bundle(seal.bundle_key),
     }

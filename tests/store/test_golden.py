@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import hashlib
 import io
 import json
 from pathlib import Path
 import shutil
+import struct
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,10 @@ import pytest
 
 from cwm_ros.bundle_import import import_window
 from cwm_ros.codec import codec_named, CodecId, decode_chunk, Scratch
+from cwm_ros.errors import FormatTooNewError
+from cwm_ros.meaning import read_meanings
+from cwm_ros.probe import Probe, unpack_probe
+from cwm_ros.proof import unpack_samples
 from cwm_ros.restore import PayloadCheck
 from cwm_ros.store import chunkfile, keyring, layout, turnlog
 from cwm_ros.store.frames import BUNDLE_NAMING_KEY
@@ -84,6 +90,8 @@ def assert_oracle_agrees(manifest: Manifest, data: bytes) -> None:
     assert seen['turn_stops'] == list(manifest.turn_stops)
     assert seen['provisional'] == list(manifest.provisional)
     assert (seen['probe'], seen['samples']) == (manifest.probe, manifest.samples)
+    assert seen['meaning'] == manifest.meaning
+    assert_sections_agree(manifest)
     assert manifest.origin is not None
     assert seen['origin'] == (
         manifest.origin.kind,
@@ -94,6 +102,20 @@ def assert_oracle_agrees(manifest: Manifest, data: bytes) -> None:
         (e.id, e.start, e.stop, e.codec, e.payload_bytes, e.file_bytes, e.priority)
         for e in manifest.chunks
     ]
+
+
+def assert_sections_agree(manifest: Manifest) -> None:
+    """Compare what proves a thaw, and what exchanges mean, as both read them."""
+    spec = manifest.spec
+    expected = oracle.read_samples(manifest.samples, spec.num_layers)
+    samples = unpack_samples(manifest.samples, spec)
+    assert {chunk: row.tolist() for chunk, row in samples.items()} == expected
+    assert expected
+    meanings = read_meanings(manifest)
+    assert meanings is not None
+    columns = (meanings.starts, meanings.stops, meanings.vectors)
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    assert rows == oracle.read_meaning(manifest.meaning, spec.num_kv_heads * spec.head_dim)
 
 
 def assert_log(data: bytes, said: dict[str, object], window_id: str) -> None:
@@ -159,6 +181,42 @@ def test_plain_files_say_what_the_description_says(folder: Path, said: dict[str,
         assert pack_manifest(manifest) == data
     window_id = layout.window_id(key, str(said['window']))
     assert_log((folder / 'log-plain.bin').read_bytes(), said, window_id)
+
+
+def test_a_window_that_was_probed_says_what_the_model_expected(
+    folder: Path, said: dict[str, object]
+) -> None:
+    data = (folder / 'manifest-probed.bin').read_bytes()
+    manifest = unpack_manifest(PATH, data)
+    assert pack_manifest(manifest) == data
+    assert_oracle_agrees(manifest, data)
+    probe = unpack_probe(manifest.probe, vocab_size=200)
+    assert isinstance(probe, Probe)
+    digest, stop, rows = oracle.read_probe(manifest.probe)
+    assert (digest, stop) == (probe.digest, probe.stop)
+    assert digest == layout.checksum(struct.pack('<20i', *said['tokens']))  # type: ignore[misc]
+    assert [[token for token, _ in row] for row in rows] == probe.tokens.tolist()
+    assert [[p for _, p in row] for row in rows] == probe.log_probs.tolist()
+    assert rows == [[(7, -0.25), (199, -2.0), (0, -4.5)]]
+
+
+def of_version(data: bytes, version: int) -> bytes:
+    """Return a manifest that says another version, with the checksum that it then has."""
+    changed = bytearray(data)
+    struct.pack_into('<H', changed, 8, version)
+    table_end = 24 + 24 * struct.unpack_from('<H', data, 10)[0]
+    struct.pack_into('<Q', changed, table_end, layout.checksum(changed[:table_end]))
+    return bytes(changed)
+
+
+def test_version_0_is_read_without_samples_and_later_ones_are_refused(folder: Path) -> None:
+    data = (folder / 'manifest-plain.bin').read_bytes()
+    now, before = unpack_manifest(PATH, data), unpack_manifest(PATH, of_version(data, 0))
+    assert (now.samples != b'', before.samples) == (True, b'')
+    assert pack_manifest(replace(now, samples=b'')) == pack_manifest(before)
+    for version in (2, 256):
+        with pytest.raises(FormatTooNewError):
+            unpack_manifest(PATH, of_version(data, version))
 
 
 @pytest.mark.parametrize('name', CHUNKS)
