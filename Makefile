@@ -24,7 +24,9 @@ demo: venv
 test: venv
 	$(PYTEST) -m 'not slow and not ros and not parity'
 
+# With the fuzzer, where there is one for this Python.
 test-slow: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS),fuzz]'
 	$(PYTEST) -m 'slow and not ros and not parity'
 
 test-parity: venv

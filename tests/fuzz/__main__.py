@@ -9,6 +9,7 @@ Each target runs in a process of its own, which libFuzzer ends; its memory is li
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 from pathlib import Path
 import subprocess
@@ -59,6 +60,12 @@ def main() -> int:
     if arguments.target:
         fuzz(arguments.target, arguments.runs, arguments.seed)
         return 0
+    if importlib.util.find_spec('atheris') is None:
+        print(  # noqa: T201
+            'atheris is not installed: it has wheels for Linux on x86-64, Python 3.11 to 3.13',
+            file=sys.stderr,
+        )
+        return 1
     from tests.fuzz.targets import TARGETS
 
     failed = []
@@ -69,7 +76,9 @@ def main() -> int:
             check=False, capture_output=True, text=True,
         )  # fmt: skip
         executions = _executions(done.stderr)
-        print(f'{name:18} {executions:9} executions  status {done.returncode}')  # noqa: T201
+        print(  # noqa: T201
+            f'{name:18} {executions:9} executions  status {done.returncode}', flush=True
+        )
         if done.returncode or executions < arguments.runs:
             failed.append(name)
             print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)  # noqa: T201

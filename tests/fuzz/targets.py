@@ -39,6 +39,7 @@ from cwm_ros.store.layout import Section
 from cwm_ros.store.listing import Listing, LISTING_MAGIC
 from cwm_ros.store.manifest import pack_manifest, unpack_manifest
 from cwm_ros.store.seal import Seal
+from tests.fuzz import sealed
 from tests.store import bundles, makers
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def without_checksums() -> None:
     """Let every checksum of the store's own formats be zero, in this process."""
     for module in (layout, codec_chunks, codec_payload):
         module.checksum = lambda *_parts: 0  # type: ignore[attr-defined]
+    sealed.without_authentication()
 
 
 def _file(name: str, data: bytes) -> Path:
@@ -170,7 +172,16 @@ def _store() -> Store:
 
 
 def bundle(data: bytes) -> None:
+    _import(data, None)
+
+
+def sealed_bundle(data: bytes) -> None:
+    _import(data, sealed.BUNDLE_KEY)
+
+
+def _import(data: bytes, bundle_key: bytes | None) -> None:
     store = _store()
+    store.seal.bundle_key = bundle_key
     try:
         source = io.BytesIO(data)
         for _ in import_window(
@@ -188,14 +199,15 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
         manifest, turn_log, chunk_prefix, payload, key, listing, catalog_row, catalog_file,
-        state_file, bundle, settings, model_config, weights, tokenizer, tokenizer_config, template,
+        state_file, bundle, sealed_bundle, settings, model_config, weights, tokenizer,
+        tokenizer_config, template,
     )
-}  # fmt: skip
+} | sealed.TARGETS  # fmt: skip
 
 
 def seeds(name: str) -> list[bytes]:
     """Return right inputs for a target, from which the fuzzer starts."""
-    made = _store_seeds().get(name)
+    made = (_store_seeds() | sealed.seeds()).get(name)
     if made is not None:
         return made
     files = {
@@ -230,14 +242,16 @@ def _store_seeds() -> dict[str, list[bytes]]:
         'payload': [bytes(encode_chunk(kv, codec, 'lz4', Scratch())) for codec in CodecId],
         'key': [layout.pack_key(bytes(32))],
         'listing': [layout.pack_frame(LISTING_MAGIC, [section])],
-        'bundle': [_bundle()],
+        'bundle': [_bundle(None)],
+        'sealed_bundle': [_bundle(sealed.BUNDLE_KEY)],
         'catalog_row': [record],
         'catalog_file': [_database('CREATE TABLE windows (id TEXT PRIMARY KEY, record BLOB)')],
         'state_file': [_database('CREATE TABLE written (day INTEGER, bytes INTEGER)')],
     }
 
 
-def _bundle() -> bytes:
+def _bundle(bundle_key: bytes | None) -> bytes:
+    _store().seal.bundle_key = bundle_key
     bundles.fill(_store(), num_tokens=20)
     try:
         return bundles.bundle_of(_store())
