@@ -67,7 +67,7 @@ def sample_positions(start: int, stop: int, count: int) -> Positions:
         int64, shape (min(count, stop - start),), ascending.
 
     """
-    (positions,) = _sample_each(np.array([start]), stop - start, count)
+    positions: Positions = _sample_each(np.array([start]), stop - start, count)[0]
     return positions
 
 
