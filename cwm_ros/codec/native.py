@@ -11,7 +11,9 @@ Inner loops run over a slice from 0, which lets LLVM vectorise them.
 
 from __future__ import annotations
 
+import ctypes
 from hashlib import blake2b
+import mmap
 import os
 from pathlib import Path
 import subprocess
@@ -524,7 +526,26 @@ def numba_kernels(cache_dir: Path) -> Kernels:
     finally:
         settings['CACHE_DIR'] = before
     _mark(cache_dir).touch()
+    _let_go_of_compiler()
     return kernels
+
+
+def _let_go_of_compiler() -> None:
+    """
+    Give back the resident code of LLVM, 51 MB of this process that nothing runs any more.
+
+    The pages are clean and of a file: whoever runs it all the same reads them again.
+    """
+    try:
+        maps = Path('/proc/self/maps').read_text(encoding='ascii', errors='replace').splitlines()
+        madvise = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):
+        return  # not Linux: it stays
+    for line in maps:
+        span, rights, *_, name = line.split(maxsplit=5)
+        if rights == 'r-xp' and 'libllvmlite' in name:
+            start, stop = (int(part, 16) for part in span.split('-'))
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
 
 
 def _compile(function: Function, *signatures: object) -> Function:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 import time
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,6 @@ from cwm_ros.codec.quantize import int8_scales, largest_halves, num_groups
 from cwm_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
     from cwm_ros.codec.kernels import Kernels
@@ -313,3 +312,21 @@ def test_kernels_are_compiled_in_another_process(tmp_path: Path) -> None:
     again.start()
     assert again.wait()
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob('*.nbc')) == compiled
+
+
+def test_the_compilers_code_does_not_stay_resident(compiled: Kernels) -> None:
+    from cwm_ros.codec import native
+
+    assert compiled.name == 'numba'
+    native._let_go_of_compiler()
+    resident_kib, is_code = 0, False
+    for line in Path('/proc/self/smaps').read_text(encoding='ascii').splitlines():
+        if ' r-xp ' in line:
+            is_code = 'libllvmlite' in line
+        elif ' r--p ' in line or ' rw-p ' in line:
+            is_code = False
+        elif is_code and line.startswith('Rss:'):
+            resident_kib += int(line.split()[1])
+    assert resident_kib < 4096
+    numba = pytest.importorskip('numba')
+    assert numba.njit(lambda x: x + 1)(3) == 4  # it is read again
