@@ -189,7 +189,7 @@ def main(target: str) -> None:
             told = {'error': f'{type(exc).__name__}: {exc}'}
         sys.stdout.write(json.dumps(told) + '\n')
         sys.stdout.flush()
-    rclpy.shutdown()
+    rclpy.try_shutdown()  # a signal may have come first
 
 
 if __name__ == '__main__':
