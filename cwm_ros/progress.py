@@ -20,8 +20,8 @@ class ThawProgress:
     ----------
     chunks_done, chunks_total
         Chunks of the window that are resident, of all.
-    bytes_loaded
-        Bytes read from chunk files.
+    bytes_loaded, bytes_total
+        Bytes read from chunk files, and these with those that are still to be read.
     reused_tokens, recomputed_tokens
         Tokens whose KV came from chunks, and tokens computed again, so far.
     kept_tokens
@@ -30,6 +30,8 @@ class ThawProgress:
         See `cwm_ros.plan`; answerable concerns the prompt that waits.
     elapsed_s
         Since the thaw began [s].
+    remaining_s
+        Until it is complete, estimated from the board's rates [s]; None while they are not known.
     fidelity
         Of an answer given now.
 
@@ -38,6 +40,7 @@ class ThawProgress:
     chunks_done: int
     chunks_total: int
     bytes_loaded: int
+    bytes_total: int
     reused_tokens: int
     recomputed_tokens: int
     kept_tokens: int
@@ -45,4 +48,5 @@ class ThawProgress:
     is_answerable: bool
     is_complete: bool
     elapsed_s: float
+    remaining_s: float | None
     fidelity: Fidelity

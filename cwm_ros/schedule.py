@@ -174,6 +174,35 @@ def _split_usable(steps: Sequence[ThawStep], rates: Rates, reach: int) -> list[T
     return [*usable[count:], *computed, *(s for s in steps if not s.is_usable_part)]
 
 
+def remaining_s(
+    absent: Iterable[ThawStep], num_unsound: int, rates: Rates, reach: int
+) -> float | None:
+    """
+    Return how long the rest of a thaw takes at most [s]; None while a rate is not known.
+
+    What makes the window usable is computed while chunks are loaded, all else after that. A thaw
+    that also computes chunks which could be loaded is sooner done.
+
+    Parameters
+    ----------
+    absent
+        Steps whose tokens are not all resident.
+    num_unsound
+        Tokens of the window that are not sound, those of ``absent`` included.
+    rates, reach
+        As for `plan_thaw`.
+
+    """
+    absent = list(absent)
+    loads = [step for step in absent if step.entry]
+    urgent = sum(s.stop - s.start for s in absent if s.is_usable_part and not s.entry)
+    others = max(0, num_unsound - urgent - sum(s.stop - s.start for s in loads))
+    if (loads and not rates.can_load) or ((urgent or others) and not rates.can_compute):
+        return None
+    load_s = sum(_load_s(step, rates) for step in loads)
+    return max(load_s, rates.compute_s(urgent, reach)) + rates.compute_s(others, reach)
+
+
 class _Lanes:
     """The two lanes in imagined time."""
 

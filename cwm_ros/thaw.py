@@ -29,7 +29,7 @@ from cwm_ros.errors import (
 from cwm_ros.progress import ThawProgress
 from cwm_ros.rates import LoadMeter, RateBook, UNKNOWN
 from cwm_ros.readahead import check_cancelled, ReadAhead
-from cwm_ros.schedule import AUTO, LOAD
+from cwm_ros.schedule import AUTO, LOAD, remaining_s
 from cwm_ros.session import REPAIR_SLICE
 from cwm_ros.verdict import Judge, ThawResult
 from cwm_ros.wanted import Wanted
@@ -197,20 +197,30 @@ class Thaw:
     def progress(self) -> ThawProgress:
         """Return how far the thaw is now."""
         resident = self.session.engine.resident
-        done = {s.start for s in self.steps if resident.covers(s.start, s.stop)}
+        absent = [s for s in self.steps if not resident.covers(s.start, s.stop)]
+        waiting = {s.start for s in absent}
+        is_complete, bytes_loaded = self.is_complete, self._counts.bytes_loaded
         return ThawProgress(
-            chunks_done=len(done),
+            chunks_done=len(self.steps) - len(absent),
             chunks_total=len(self.steps),
-            bytes_loaded=self._counts.bytes_loaded,
+            bytes_loaded=bytes_loaded,
+            bytes_total=bytes_loaded + sum(s.entry.file_bytes for s in absent if s.entry),
             reused_tokens=self._counts.reused_tokens,
             recomputed_tokens=self._counts.recomputed_tokens,
             kept_tokens=self._counts.kept_tokens,
-            is_usable=self._wanted.usable <= done,
-            is_answerable=self._wanted.starts <= done,
-            is_complete=self.is_complete,
+            is_usable=not self._wanted.usable & waiting,
+            is_answerable=not self._wanted.starts & waiting,
+            is_complete=is_complete,
             elapsed_s=self._clock() - self._began,
+            remaining_s=0.0 if is_complete else self._remaining_s(absent),
             fidelity=self.session.fidelity,
         )
+
+    def _remaining_s(self, absent: Sequence[ThawStep]) -> float | None:
+        unsound = self.session.unsound().overlap(0, self.num_tokens)
+        num_unsound = sum(stop - start for start, stop in unsound)
+        reach = slots_for(self.session.num_tokens)
+        return remaining_s(absent, num_unsound, self._live_rates(), reach)
 
     def _find_work(self) -> Iterator[ThawStep]:
         """Yield the steps that are not done; what is there of a chunk to be loaded is dropped."""
@@ -318,8 +328,10 @@ class Thaw:
 
     def _rates(self) -> Rates:
         """Return what is known of the board by now; nothing when it is not to decide."""
-        if not self._is_mixed:
-            return UNKNOWN
+        return self._live_rates() if self._is_mixed else UNKNOWN
+
+    def _live_rates(self) -> Rates:
+        """Return what is known of the board by now."""
         return self._meter.live(self._book.rates, trust_bytes=self._trust_bytes)
 
     def _loading_s(self) -> float:

@@ -9,7 +9,6 @@ Called from the executor's threads. Knows nothing of ROS but the numbers in its 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from threading import Thread
 import time
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from cwm_ros.node.ignition_watch import IgnitionWatch
 from cwm_ros.node.power_watch import PowerWatch
 from cwm_ros.node.requests import Requests
 from cwm_ros.node.state import Phase, read_shelf, Snapshot
+from cwm_ros.node.thaw_report import state_of, ThawReport
 from cwm_ros.node.voice import refusal, Voice
 from cwm_ros.power import Cost
 from cwm_ros.power import Urgency as PowerUrgency
@@ -75,6 +75,8 @@ class Assistant:
         Takes what needs conditions.
     power
         What the vehicle's power allows, and what waits.
+    thaws
+        What is to be told of thaws.
     failures
         How often the engine of this store hung; None before the first configure.
 
@@ -91,7 +93,8 @@ class Assistant:
         self.failures: Failures | None = None
         self.desk = Desk(wake, clock)
         self.power = PowerWatch(self._power_settings, wake, clock)
-        self.requests = Requests(self.desk, self.power, clock)
+        self.thaws = ThawReport(wake, clock)
+        self.requests = Requests(self.desk, self.power, self.thaws, clock)
         self._ignition = IgnitionWatch(self.requests.thaw_default, self.desk.begin_save, clock)
         self._drivers = Drivers(clock)
         self._why_no_engine = why_no_engine
@@ -124,7 +127,13 @@ class Assistant:
         failures = Failures(settings.storage.root)
         failures.take_trace()
         problem = self._why_no_engine or failures.problem()
-        core = Core(settings, profile=profile, on_change=self._wake, problem=problem)
+        core = Core(
+            settings,
+            profile=profile,
+            on_change=self._wake,
+            report=self.thaws,
+            problem=problem,
+        )
         try:
             core.open(OPEN_TIMEOUT_S + settings.storage.lock_timeout_s)
         except BaseException:
@@ -267,12 +276,11 @@ class Assistant:
     def progress(self, progress: ThawProgress) -> ThawProgressMsg:
         """Return the message of a thaw's progress."""
         core = self.desk.need_core()
-        view = replace(core.view, progress=progress)
         return convert.to_progress(
             progress,
-            window=view.window,
-            generation=view.generation,
-            state=convert.thaw_state(view),
+            window=core.view.window,
+            generation=core.view.generation,
+            state=state_of(progress),
         )
 
     def snapshot(self) -> Snapshot:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from cwm_interfaces.msg import IgnitionState
     from cwm_ros import progress as progress_module
     from cwm_ros import session, store
-    from cwm_ros.node.state import Deferred, Shelf, View
+    from cwm_ros.node.state import Deferred, Shelf
+    from cwm_ros.node.thaw_report import Report
     from cwm_ros.power import PolicyChoice
 
 NS = 1_000_000_000
@@ -82,26 +83,27 @@ def to_progress(
     return ThawProgressMsg(
         window=window,
         generation=generation,
-        state=state,
+        state=int(state),
         chunks_loaded=progress.chunks_done,
         chunks_total=progress.chunks_total,
         tokens_loaded=progress.fidelity.resident,
         tokens_total=progress.fidelity.total,
         bytes_loaded=progress.bytes_loaded,
+        bytes_total=progress.bytes_total,
         tokens_recomputed=progress.recomputed_tokens,
         is_usable=progress.is_usable,
         fidelity=to_fidelity(progress.fidelity),
         elapsed=to_duration(progress.elapsed_s),
+        time_remaining=to_duration(progress.remaining_s or 0.0),
     )
 
 
-def thaw_state(view: View) -> int:
-    """Return ThawProgress.state for what the engine's thread saw."""
-    if view.progress is None:
-        return int(ThawProgressMsg.QUEUED)
-    if view.progress.is_complete:
-        return int(ThawProgressMsg.COMPLETE)
-    return int(ThawProgressMsg.USABLE if view.progress.is_usable else ThawProgressMsg.LOADING)
+def to_thaw(report: Report) -> ThawProgressMsg:
+    """Return a message of what is to be told of a thaw, without its header."""
+    window, generation, state = report.window, report.generation, int(report.state)
+    if report.progress is None:
+        return ThawProgressMsg(window=window, generation=generation, state=state)
+    return to_progress(report.progress, window=window, generation=generation, state=state)
 
 
 def to_window(info: store.WindowInfo, shelf: Shelf, *, open_window: str) -> WindowInfo:

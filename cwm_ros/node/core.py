@@ -10,6 +10,7 @@ nothing of ROS.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 import logging
 from threading import Event
 import time
@@ -19,14 +20,15 @@ from cwm_ros.errors import BusyError, CwmError, EngineError
 from cwm_ros.manager import Manager
 from cwm_ros.node import jobs
 from cwm_ros.node.state import look, Phase, see_shelf, Shelf, View
+from cwm_ros.node.thaw_report import state_of
 from cwm_ros.node.worker import Job, Urgency, Worker
-from cwm_ros.progress import ThawProgress
 from cwm_ros.review import Review
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from cwm_ros.config import Settings
+    from cwm_ros.node.thaw_report import ThawReport
 
     Run = Callable[[Manager, Event], Generator[object, None, object]]
     OnValue = Callable[[object], None]
@@ -47,6 +49,8 @@ class Core:
         Of the manager.
     on_change
         Called in the engine's thread when `view` or `shelf` changed.
+    report
+        Follows thaws.
     problem
         Why no engine is to be loaded; empty: load it.
     clock
@@ -71,6 +75,7 @@ class Core:
         *,
         profile: str,
         on_change: Callable[[], None],
+        report: ThawReport,
         problem: str = '',
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -82,6 +87,8 @@ class Core:
         self.on_review: Callable[[str, Review], None] = lambda _window, _review: None
         self._manager: Manager | None = None
         self._on_change = on_change
+        self._report = report
+        self._is_resting = False
         self._clock = clock
         self._looked_s = -MIN_LOOK_S
         self._generation = 0
@@ -182,18 +189,22 @@ class Core:
             The assistant is closed, or needs an engine that could not be loaded.
 
         """
-        if self.problem and urgency in (Urgency.TALK, Urgency.THAW):
-            raise EngineError(self.problem)
+        self.check(urgency)
         job: Job[Manager] = Job(
             name=name,
             urgency=urgency,
-            run=run,
-            on_value=self._watched(on_value),
+            run=partial(self._run, urgency, run),
+            on_value=on_value,
             on_end=on_end,
             deadline_s=None if deadline_s is None else self._clock() + deadline_s,
         )
         self._worker.submit(job)
         return job
+
+    def check(self, urgency: Urgency) -> None:
+        """Raise EngineError when work of this urgency needs an engine and there is none."""
+        if self.problem and urgency in (Urgency.TALK, Urgency.THAW):
+            raise EngineError(self.problem)
 
     @property
     def is_idle(self) -> bool:
@@ -212,6 +223,10 @@ class Core:
         """Count a thaw; called in the engine's thread when one begins."""
         self._generation += 1
         self._is_entry_due = True
+
+    def rest(self) -> None:
+        """Leave a thaw that was cancelled alone until something needs it."""
+        self._is_resting = True
 
     def take_entry(self) -> bool:
         """Say once after each thaw that the assistant has to be told what is now."""
@@ -237,6 +252,15 @@ class Core:
             finally:
                 self._manager = None
 
+    def _run(
+        self, urgency: Urgency, run: Run, manager: Manager, cancel: Event
+    ) -> Generator[object, None, object]:
+        if urgency in (Urgency.TALK, Urgency.THAW):
+            self._is_resting = False
+        else:
+            self._report.pause()
+        return (yield from run(manager, cancel))
+
     def _engine_loaded(self, _result: object, error: BaseException | None) -> None:
         if error is not None:
             log.error('the model cannot be loaded: %s', error)
@@ -244,7 +268,7 @@ class Core:
         self._on_change()
 
     def _idle(self, manager: Manager) -> Generator[object, None, None]:
-        if manager.has_engine and manager.window:
+        if manager.has_engine and manager.window and not self._is_resting:
             for value in manager.idle():
                 if isinstance(value, Review):
                     self.on_review(manager.window, value)
@@ -253,26 +277,29 @@ class Core:
     def _after_step(self, owned: Manager, *, is_end: bool) -> None:
         if is_end:
             self._see_shelf(owned)
-        elif self._clock() - self._looked_s < MIN_LOOK_S:
+        elif self._clock() - self._looked_s < MIN_LOOK_S and not self._is_edge(owned):
             return
         self._look(owned)
 
     def _look(self, manager: Manager) -> None:
         self._looked_s = self._clock()
-        seen = look(manager, self._generation)
-        if seen != self.view:
-            self.view = seen
-            self._on_change()
+        seen, before = look(manager, self._generation), self.view
+        if seen == before:
+            return
+        self.view = seen
+        is_left = (before.window, before.generation) != (seen.window, seen.generation)
+        if is_left and before.progress is not None:
+            self._report.leave(before.window, before.generation, before.progress)
+        if seen.progress is not None:
+            self._report.move(seen.window, seen.generation, seen.progress)
+        self._on_change()
 
-    def _watched(self, on_value: OnValue) -> OnValue:
-        """Let the edge to usable be seen at once."""
-
-        def note(value: object) -> None:
-            if isinstance(value, ThawProgress) and value.is_usable != self.view.is_usable:
-                self._looked_s = -MIN_LOOK_S
-            on_value(value)
-
-        return note
+    def _is_edge(self, manager: Manager) -> bool:
+        """Say whether a thaw has become usable or complete, which is seen at once."""
+        thaw, before = manager.thaw, self.view.progress
+        if thaw is None or (before is not None and before.is_complete):
+            return False
+        return before is None or state_of(thaw.progress()) is not state_of(before)
 
     def _see_shelf(self, manager: Manager) -> None:
         shelf = see_shelf(manager.store, self.shelf)

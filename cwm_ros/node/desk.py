@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from functools import partial
-from threading import Thread
+from threading import Lock, Thread
 from typing import cast, TYPE_CHECKING
 
 from cwm_ros.errors import BusyError, EngineHungError, NotActiveError
@@ -60,6 +60,7 @@ class Desk:
         self._settings: Settings | None = None
         self._wake = wake
         self._clock = clock
+        self._starting = Lock()
 
     @property
     def settings(self) -> Settings:
@@ -103,6 +104,7 @@ class Desk:
         on_value: OnValue = lambda _value: None,
         on_end: OnEnd,
         is_single: bool = False,
+        on_accept: Callable[[], None] = lambda: None,
     ) -> Job[Manager]:
         """
         Have the engine's thread do something.
@@ -111,6 +113,8 @@ class Desk:
         ----------
         is_single
             Refuse it while other work of this urgency runs or waits.
+        on_accept
+            Called before it may begin, when it is not refused.
 
         Raises
         ------
@@ -119,11 +123,14 @@ class Desk:
 
         """
         core = self.need_active()
-        if is_single and core.is_busy_with(urgency):
-            raise BusyError(
-                f'cannot {name} now: another one is running', hint='wait, or cancel it'
-            )
-        return core.submit(name, urgency, run, on_value=on_value, on_end=on_end)
+        with self._starting:
+            if is_single and core.is_busy_with(urgency):
+                raise BusyError(
+                    f'cannot {name} now: another one is running', hint='wait, or cancel it'
+                )
+            core.check(urgency)
+            on_accept()
+            return core.submit(name, urgency, run, on_value=on_value, on_end=on_end)
 
     def call(self, name: str, run: Callable[[Manager], object]) -> object:
         """

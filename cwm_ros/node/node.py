@@ -88,7 +88,7 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
         params.declare(self)
         self._is_configured = False
         self.assistant = Assistant(self._wake, self._speak, why_no_engine=why_no_engine)
-        self.board = Publishers(self, self.assistant.snapshot)
+        self.board = Publishers(self, self.assistant.snapshot, self.assistant.thaws.take)
         self.add_on_set_parameters_callback(self._check_parameters)
         if HAS_POST_SET:
             self.add_post_set_parameters_callback(self._use_parameters)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
     from cwm_ros.node.state import Snapshot
+    from cwm_ros.node.thaw_report import Report
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +77,20 @@ class Publishers:
         Whose topics they are.
     snapshot
         Gives what is true now; called in the publishing thread.
+    take_thaws
+        Gives what is to be told of thaws since it was asked last; likewise.
 
     """
 
-    def __init__(self, node: Node, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        snapshot: Callable[[], Snapshot],
+        take_thaws: Callable[[], list[Report]],
+    ) -> None:
         self._node = node
         self._snapshot = snapshot
+        self._take_thaws = take_thaws
         self._boot_id = read_boot_id()
         self._usability = node.create_publisher(Usability, '~/usability', USABILITY)
         self._is_usable = node.create_publisher(Bool, '~/is_usable', LATCHED)
@@ -131,6 +140,7 @@ class Publishers:
             is_ending = self._is_ending
             try:
                 now = self._snapshot()
+                self._publish_thaws()
                 # A step that lasts stops the heart, so that subscribers miss it within 3 s.
                 is_beat = time.monotonic() >= beat_s + HEARTBEAT_S and not now.is_late
                 if is_beat:
@@ -191,19 +201,17 @@ class Publishers:
 
     def _publish_progress(self, now: Snapshot) -> None:
         view = now.view
-        if view.progress is None:
-            self._progress.publish(Float32(data=1.0 if view.is_complete else 0.0))
-            return
-        message = convert.to_progress(
-            view.progress,
-            window=view.window,
-            generation=view.generation,
-            state=convert.thaw_state(view),
-        )
-        message.header, message.time_valid = self._header()
-        self._thaw.publish(message)
-        total = max(1, message.tokens_total)
-        self._progress.publish(Float32(data=min(1.0, message.tokens_loaded / total)))
+        part = 1.0 if view.is_complete else 0.0
+        if view.progress is not None:
+            fidelity = view.progress.fidelity
+            part = min(1.0, fidelity.resident / max(1, fidelity.total))
+        self._progress.publish(Float32(data=part))
+
+    def _publish_thaws(self) -> None:
+        for report in self._take_thaws():
+            message = convert.to_thaw(report)
+            message.header, message.time_valid = self._header()
+            self._thaw.publish(message)
 
     def _publish_shelf(self, now: Snapshot) -> None:
         windows = WindowInfoArray(

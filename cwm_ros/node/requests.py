@@ -14,6 +14,7 @@ from cwm_ros.errors import (
     CwmError,
     DeferredPowerError,
     ExistsError,
+    InterruptedOperation,
     NotFoundError,
 )
 from cwm_ros.node import jobs
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cwm_ros.node.core import OnEnd, OnValue
     from cwm_ros.node.desk import Desk
     from cwm_ros.node.power_watch import PowerWatch
+    from cwm_ros.node.thaw_report import ThawReport
     from cwm_ros.node.worker import Job
     from cwm_ros.schedule import ThawPlan
 
@@ -48,14 +50,19 @@ class Requests:
         Takes the work.
     power
         Says what the vehicle's power allows.
+    thaws
+        Follows thaws.
     clock
         Steady clock [s].
 
     """
 
-    def __init__(self, desk: Desk, power: PowerWatch, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, desk: Desk, power: PowerWatch, thaws: ThawReport, clock: Callable[[], float]
+    ) -> None:
         self._desk = desk
         self._power = power
+        self._thaws = thaws
         self._clock = clock
 
     def thaw(
@@ -93,13 +100,27 @@ class Requests:
             stop_at_usable=stop_at_usable,
             on_begin=core.note_thaw,
         )
+
+        def queue() -> None:
+            view = core.view
+            is_open = view.window == window
+            generation = view.generation if is_open else view.generation + 1
+            self._thaws.queue(window, generation, view.progress if is_open else None)
+
+        def end(result: object, error: BaseException | None) -> None:
+            if isinstance(error, InterruptedOperation) and not core.is_busy_with(Urgency.SHUTDOWN):
+                core.rest()
+            self._thaws.end(window, error)
+            on_end(result, error)
+
         return self._desk.start(
             f'thaw {window}',
             Urgency.THAW,
             run,
             on_value=on_value,
-            on_end=on_end,
+            on_end=end,
             is_single=True,
+            on_accept=queue,
         )
 
     def thaw_default(self, why: str) -> None:
