@@ -27,6 +27,13 @@ def full_window_bytes(settings: Settings, spec: KVSpec) -> int:
     return num_chunks * (payload + TOKEN_BYTES * size) + TOKEN_BYTES * num_tokens
 
 
+def saved_bytes(settings: Settings, spec: KVSpec, num_tokens: int) -> int:
+    """Return most bytes of chunks and token ids that so many tokens take."""
+    size = settings.codec.chunk_tokens
+    payload = max_payload_bytes(spec, size, codec_named(settings.codec.kind))
+    return num_tokens * payload // size + 2 * TOKEN_BYTES * num_tokens
+
+
 def check_footprint(settings: Settings, spec: KVSpec) -> None:
     """
     Refuse a quota or a daily budget in which not even one full window of the model has room.

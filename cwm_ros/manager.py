@@ -23,6 +23,7 @@ from cwm_ros.opening import begin_live_thaw, find_session
 from cwm_ros.save import save, write_behind
 from cwm_ros.session import Session
 from cwm_ros.store import Store
+from cwm_ros.store.layout import check_tags
 from cwm_ros.talk import catch_up, say
 
 if TYPE_CHECKING:
@@ -321,8 +322,18 @@ class Manager:
         self.kernels.start()
 
     def add_tags(self, tags: Sequence[str]) -> None:
-        """Add words about the window, which the next freeze stores."""
-        self.live.tags = tuple(dict.fromkeys((*self.live.tags, *tags)))
+        """
+        Add words about the window, which the next freeze stores.
+
+        Raises
+        ------
+        ConfigError
+            One is too long, or they are too many; none is added.
+
+        """
+        all_tags = tuple(dict.fromkeys((*self.live.tags, *tags)))
+        check_tags(all_tags)
+        self.live.tags = all_tags
 
     def leave(self) -> None:
         """End the thaw in flight and forget the live conversation; what is committed stays."""

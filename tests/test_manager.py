@@ -175,6 +175,20 @@ def test_an_answer_is_repeated_by_its_seed(open_tiny: OpenManager) -> None:
     assert texts[0] == texts[1] != texts[2]
 
 
+@pytest.mark.parametrize('tags', [['x' * 257], ['\udc80'], [str(n) for n in range(300)]])
+def test_tags_that_cannot_be_stored_spoil_no_later_freeze(
+    open_fake: OpenManager, tags: list[str]
+) -> None:
+    manager = open_fake()
+    manager.create('w')
+    manager.add_tags(['trip'])
+    with pytest.raises(ConfigError, match='tags'):
+        manager.add_tags(tags)
+
+    assert list(manager.freeze())[-1].is_committed
+    assert manager.live.tags == ('trip',)
+
+
 def test_tags_and_pins_survive_a_freeze(open_fake: OpenManager) -> None:
     manager = open_fake()
     make_window(manager, 'trip', 2)

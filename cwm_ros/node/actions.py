@@ -145,10 +145,10 @@ class Actions:
         first_s: list[float] = []
         fidelity: list[session.Fidelity | None] = []
 
-        def tell(text: str) -> None:
+        def tell(text: str, begun_with: session.Fidelity | None) -> None:
             if not first_s:
                 first_s.append(time.monotonic() - began)
-                fidelity.append(self._assistant.desk.fidelity)
+                fidelity.append(begun_with)
             send_feedback(handle, Generate.Feedback(sequence=next(sequence), delta=text))
 
         waiting = Waiting()

@@ -153,19 +153,32 @@ class Assistant:
 
     def activate(self) -> None:
         """Serve goals; thaw the default window if the settings ask for it."""
+        settings = self.settings.assistant
         self.desk.is_active = True
-        if self.settings.assistant.auto_thaw:
+        if settings.auto_thaw:
             self.requests.thaw_default('the node was activated')
         elif self._ignition.is_on:
             self.requests.thaw_default('the ignition was on when the node was activated')
         self._wake()
 
     def deactivate(self, budget_s: float) -> jobs.SaveResult:
-        """Cancel what runs, save within a budget, and serve goals no more."""
+        """
+        Cancel what runs, save within a budget [s], and serve goals no more.
+
+        Raises
+        ------
+        CwmError
+            It could not be saved; goals are served still.
+
+        """
         self.desk.is_active = False
-        saved = self.desk.save(budget_s)
-        self._wake()
-        return saved
+        try:
+            return self.desk.save(budget_s)
+        except CwmError:
+            self.desk.is_active = True
+            raise
+        finally:
+            self._wake()
 
     def fail(self) -> None:
         """After an error: close what is open, and keep what the store holds for reading."""
@@ -212,7 +225,7 @@ class Assistant:
         request: Request,
         *,
         timeout_s: float | None = None,
-        on_delta: OnDelta = lambda _text: None,
+        on_delta: OnDelta = lambda _text, _fidelity: None,
         on_answer: OnEnd = lambda _answer, _error: None,
     ) -> Job[Manager]:
         """

@@ -16,6 +16,7 @@ from threading import Event
 import time
 from typing import TYPE_CHECKING
 
+from cwm_ros.config import MIB
 from cwm_ros.errors import BusyError, CwmError, EngineError
 from cwm_ros.manager import Manager
 from cwm_ros.node import jobs
@@ -23,6 +24,7 @@ from cwm_ros.node.state import look, Phase, see_shelf, Shelf, View
 from cwm_ros.node.thaw_report import state_of
 from cwm_ros.node.worker import Job, Urgency, Worker
 from cwm_ros.review import Review
+from cwm_ros.runtime import check_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -200,6 +202,11 @@ class Core:
         )
         self._worker.submit(job)
         return job
+
+    def check_memory(self) -> None:
+        """Raise OutOfMemoryError when a thaw would leave too little memory for others."""
+        staging_bytes = self.settings.thaw.staging_mib * MIB
+        check_memory(self.settings.runtime, wanted_bytes=staging_bytes)
 
     def check(self, urgency: Urgency) -> None:
         """Raise EngineError when work of this urgency needs an engine and there is none."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cwm_ros.node.core import Core, OnEnd, OnValue, Run
     from cwm_ros.node.state import Shelf
     from cwm_ros.node.worker import Job
-    from cwm_ros.session import Fidelity
 
 CALL_TIMEOUT_S = 5.0
 SAVE_GRACE_S = 2.0
@@ -160,7 +159,7 @@ class Desk:
         """
         waiting = Waiting()
         self.begin_save(budget_s, on_value=on_value, on_end=waiting.end)
-        return cast('jobs.SaveResult', waiting.take(budget_s + SAVE_GRACE_S, 'save'))
+        return cast('jobs.SaveResult', waiting.take(max(0.0, budget_s) + SAVE_GRACE_S, 'save'))
 
     def begin_save(
         self, budget_s: float, *, on_value: OnValue = lambda _value: None, on_end: OnEnd
@@ -201,11 +200,6 @@ class Desk:
     def open_window(self) -> str:
         """Name of the open window, else empty."""
         return self.core.view.window if self.core else ''
-
-    @property
-    def fidelity(self) -> Fidelity | None:
-        """Of an answer given now; None without a window."""
-        return self.core.view.fidelity if self.core else None
 
     @property
     def is_engine_idle(self) -> bool:

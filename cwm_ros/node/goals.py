@@ -31,7 +31,8 @@ STRATEGIES = {
     ThawWindow.Goal.LOAD: 'load',
     ThawWindow.Goal.RECOMPUTE: 'recompute',
 }
-MAX_TEXT = 1 << 20
+MAX_TEXT = 1 << 16
+"""Characters; rendering more would keep the engine's thread from all else for seconds."""
 FEEDBACK_S = 0.05
 
 
@@ -40,6 +41,7 @@ def is_prompt(goal: Generate.Goal) -> bool:
     return (
         goal.when in WHEN
         and len(goal.text) <= MAX_TEXT
+        and sum(map(len, goal.stop)) <= MAX_TEXT
         and math.isfinite(goal.temperature)
         and goal.temperature >= 0
     )

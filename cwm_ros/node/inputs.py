@@ -78,10 +78,10 @@ class Inputs:
             self._assistant.refuse(request_id, exc)
 
     def _context(self, message: String) -> None:
-        try:
-            self._assistant.set_context(message.data)
-        except CwmError as exc:
-            log.warning('the vehicle context is not used: %s', exc)
+        if len(message.data) > MAX_TEXT:
+            log.warning('a vehicle context of %d characters is not used', len(message.data))
+            return
+        self._assistant.set_context(message.data)
 
     def _ignition(self, message: IgnitionState) -> None:
         told_s = convert.to_seconds(message.time_to_power_cut)

@@ -9,7 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from cwm_ros.answer import Answer
+from cwm_ros.answer import Answer, Delta
 from cwm_ros.errors import ConfigError, EngineError, InterruptedOperation
 from cwm_ros.freeze import NOTHING_FROZEN
 from cwm_ros.optimize import optimize
@@ -173,17 +173,21 @@ def answer(
     *,
     request: Request,
     window: str,
+    check_open: Callable[[], None],
     on_begin: Callable[[], None],
     take_entry: Callable[[], str | None],
 ) -> Generator[object, None, Answered]:
     """
     Answer a prompt in the open window; in ``window``, opened or begun, when none is open.
 
-    ``take_entry`` gives the vehicle's state if the assistant has not been told since the thaw.
+    ``check_open`` raises when a window must not come back now; ``take_entry`` gives the vehicle's
+    state if the assistant has not been told since the thaw. Before the first piece of the answer
+    comes the `Fidelity` that it began with.
     """
     _check_engine(manager)
     if not manager.window:
         if manager.store.has_window(window):
+            check_open()
             manager.open_window(window)
             on_begin()
         else:
@@ -195,7 +199,11 @@ def answer(
             manager.enter(context)
         except ConfigError as exc:
             log.warning('the assistant is not told the state of the vehicle: %s', exc)
+    is_silent = True
     for value in manager.say(request, cancel):
+        if is_silent and isinstance(value, Delta):
+            is_silent = False
+            yield manager.session.fidelity
         if isinstance(value, Answer):
             turn = manager.session.num_turns - 1
             return Answered(answer=value, window=manager.window, turn=turn)

@@ -139,14 +139,22 @@ class CwmNode(LifecycleNodeMixin, Node):  # type: ignore[misc]
         settings = params.read(self)
         for problem in apply_runtime(settings.runtime):
             self.get_logger().warning(problem)
-        self.assistant.configure(settings)
+        try:
+            self.assistant.configure(settings)
+        except BaseException:
+            self.assistant.cleanup()  # nothing stays open, whatever it was
+            raise
         self._is_configured = True
         return SUCCESS
 
     @_told
     def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Serve goals."""
-        self.assistant.activate()
+        try:
+            self.assistant.activate()
+        except BaseException:
+            self.assistant.desk.is_active = False
+            raise
         return SUCCESS
 
     @_told

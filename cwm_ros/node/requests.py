@@ -16,6 +16,7 @@ from cwm_ros.errors import (
     ExistsError,
     InterruptedOperation,
     NotFoundError,
+    OutOfMemoryError,
 )
 from cwm_ros.node import jobs
 from cwm_ros.node.state import Deferred
@@ -24,7 +25,6 @@ from cwm_ros.optimize import check_rate
 from cwm_ros.power import Cost
 from cwm_ros.power import Urgency as PowerUrgency
 from cwm_ros.preview import preview_thaw
-from cwm_ros.runtime import check_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,9 +90,7 @@ class Requests:
         if info is None:
             raise NotFoundError(f'there is no window {window!r}')
         self._check_power('thaw', Cost(bytes_read=info.bytes), PowerUrgency.USER)
-        check_memory(
-            self._desk.settings.runtime, wanted_bytes=self._desk.settings.thaw.staging_mib * MIB
-        )
+        core.check_memory()
         run = partial(
             jobs.thaw,
             window=window,
@@ -136,7 +134,7 @@ class Requests:
         try:
             self.thaw(name, strategy='', stop_at_usable=False, on_end=end)
             log.info('thawing %s: %s', name, why)
-        except DeferredPowerError as exc:
+        except (DeferredPowerError, OutOfMemoryError) as exc:
             info = core.shelf.find(name)
             size = info.bytes if info else 0
             again = partial(self.thaw_default, why)
@@ -162,6 +160,8 @@ class Requests:
         ------
         NotActiveError, BusyError, ExistsError, ConfigError
             It cannot be done now, or is not allowed.
+        DeferredPowerError
+            The battery does not allow it: turns are durable, chunks are written when it does.
 
         """
         core = self._desk.need_active()
@@ -177,11 +177,40 @@ class Requests:
             raise ExistsError(
                 f'window {copy!r} exists', hint='set overwrite, or take another name'
             )
+        try:
+            cost = Cost(bytes_written=core.view.unsaved_bytes)
+            self._check_power('freeze', cost, PowerUrgency.USER)
+        except DeferredPowerError as exc:
+            core.secure_turns()
+            again = partial(self._freeze_unasked, core.view.window)
+            self._defer('freeze', core.view.window, str(exc), again, num_bytes=cost.bytes_written)
+            raise
         until_s = None if deadline_s is None else self._clock() + deadline_s
         run = partial(jobs.freeze, tags=tags, until_s=until_s, copy=copy)
         return self._desk.start(
             'freeze', Urgency.SAVE, run, on_value=on_value, on_end=on_end, is_single=True
         )
+
+    def _freeze_unasked(self, window: str) -> None:
+        """Try again what was deferred, if that window is still open; what fails is logged."""
+        if self._desk.open_window != window:
+            return
+
+        def end(_result: object, error: BaseException | None) -> None:
+            log.info('the deferred freeze of %s has ended: %s', window, error or 'done')
+
+        try:
+            self.freeze(
+                window,
+                tags=(),
+                codec='',
+                deadline_s=None,
+                overwrite=False,
+                on_value=lambda _value: None,
+                on_end=end,
+            )
+        except CwmError as exc:
+            log.info('the deferred freeze of %s does not run: %s', window, exc)
 
     def prepare_shutdown(
         self, budget_s: float, *, is_ram_kept: bool, on_value: OnValue

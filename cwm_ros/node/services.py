@@ -23,6 +23,7 @@ from cwm_interfaces.srv import (
 )
 from cwm_ros.errors import BusyError, ConfigError, CwmError, NotFoundError
 from cwm_ros.node import convert
+from cwm_ros.node.goals import MAX_TEXT
 from cwm_ros.plan import Way
 from cwm_ros.power import Policy
 from cwm_ros.store import layout
@@ -103,6 +104,9 @@ class Services:
     def _plan(self, request: PlanThaw.Request, response: PlanThaw.Response) -> None:
         if request.strategy >= len(STRATEGIES):
             raise ConfigError(f'strategy is {request.strategy}', hint='see ThawWindow')
+        if len(request.prompt) > MAX_TEXT:
+            problem = f'prompt has {len(request.prompt)} characters'
+            raise ConfigError(problem, hint=f'at most {MAX_TEXT}')
         plan = self._assistant.requests.plan(
             request.window, prompt=request.prompt, strategy=STRATEGIES[request.strategy]
         )
@@ -137,6 +141,8 @@ class Services:
     ) -> None:
         if not request.clear and request.policy not in {int(policy) for policy in Policy}:
             raise ConfigError(f'policy is {request.policy}', hint='see PowerStatus')
+        if request.duration.sec < 0:
+            raise ConfigError(f'duration is {request.duration.sec} s', hint='0 for one hour')
         duration_s = convert.to_seconds(request.duration) or DEFAULT_OVERRIDE_S
         policy = None if request.clear else Policy(request.policy)
         self._assistant.power.override(policy, duration_s)

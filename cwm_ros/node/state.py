@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cwm_ros.errors import CwmError
+from cwm_ros.footprint import saved_bytes
 from cwm_ros.store import Store
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class View:
         Turns of the open window that are durable.
     progress
         Of the thaw; None without one.
+    unsaved_bytes
+        What a save of the open window would write, at most.
 
     """
 
@@ -67,6 +70,7 @@ class View:
     is_complete: bool = False
     committed_turns: int = 0
     progress: ThawProgress | None = None
+    unsaved_bytes: int = 0
 
     @property
     def phase(self) -> Phase:
@@ -175,6 +179,8 @@ def look(manager: Manager, generation: int) -> View:
     session, thaw = manager.session, manager.thaw
     fidelity = session.fidelity
     progress = thaw.progress() if thaw is not None else None
+    saved = sum(entry.stop - entry.start for entry in manager.live.entries)
+    unsaved = max(0, session.num_tokens - saved)
     return View(
         has_engine=True,
         window=manager.window,
@@ -185,6 +191,7 @@ def look(manager: Manager, generation: int) -> View:
         and (progress is None or progress.is_complete),
         committed_turns=manager.live.num_durable_turns,
         progress=progress,
+        unsaved_bytes=saved_bytes(manager.settings, manager.engine.spec, unsaved),
     )
 
 

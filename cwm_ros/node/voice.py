@@ -15,6 +15,7 @@ from cwm_ros.node import convert, jobs
 from cwm_ros.node.worker import Urgency
 from cwm_ros.review import ReviewVerdict
 from cwm_ros.sentences import SentenceCutter
+from cwm_ros.session import Fidelity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from cwm_ros.node.core import Core
     from cwm_ros.node.worker import Job
     from cwm_ros.review import Review
-    from cwm_ros.session import Fidelity
 
-    OnDelta = Callable[[str], None]
+    OnDelta = Callable[[str, Fidelity | None], None]
     OnAnswer = Callable[[Answer | None, BaseException | None], None]
 
 
@@ -35,7 +35,7 @@ class _Talk:
     """One prompt on its way; touched by the engine's thread only, once it was submitted."""
 
     request_id: str
-    on_delta: OnDelta = lambda _text: None
+    on_delta: OnDelta = lambda _text, _fidelity: None
     on_answer: OnAnswer = lambda _answer, _error: None
     cutter: SentenceCutter = field(default_factory=SentenceCutter)
     sequence: int = 0
@@ -80,7 +80,7 @@ class Voice:
         request: Request,
         *,
         timeout_s: float | None = None,
-        on_delta: OnDelta = lambda _text: None,
+        on_delta: OnDelta = lambda _text, _fidelity: None,
         on_answer: OnAnswer = lambda _answer, _error: None,
     ) -> Job[Manager]:
         """
@@ -101,6 +101,7 @@ class Voice:
                 jobs.answer,
                 request=request,
                 window=self._window(),
+                check_open=self._core.check_memory,
                 on_begin=self._core.note_thaw,
                 take_entry=self._take_entry,
             ),
@@ -115,12 +116,12 @@ class Voice:
         return self._context() if self._core.take_entry() else None
 
     def _say(self, talk: _Talk, value: object) -> None:
+        if isinstance(value, Fidelity):
+            talk.fidelity = value
         if not isinstance(value, Delta) or not value.text:
             return
-        if talk.fidelity is None:
-            talk.fidelity = self._core.view.fidelity
         talk.said += value.text
-        talk.on_delta(value.text)
+        talk.on_delta(value.text, talk.fidelity)
         for sentence in talk.cutter.push(value.text):
             self._publish(talk, ResponseEvent(kind=ResponseEvent.SENTENCE, text=sentence))
 

@@ -41,6 +41,7 @@ MAX_LOG_BYTES = 1 << 28
 MAX_MANIFEST_BYTES = 1 << 26
 MAX_SECTIONS = 256
 MAX_TAGS = 256
+MAX_WORD_BYTES = 256
 
 KEY_MAGIC = b'\x93CWMKEY\n'
 CRITICAL = 1
@@ -67,6 +68,19 @@ def check_name(kind: str, name: str) -> str:
     if not _NAME.match(name):
         raise BadNameError(kind, name)
     return name
+
+
+def check_tags(tags: Sequence[str]) -> None:
+    """Refuse words about a window that its manifest cannot hold; ConfigError says why."""
+    if len(tags) > MAX_TAGS:
+        raise ConfigError(f'tags: {len(tags)}, more than {MAX_TAGS}')
+    for tag in tags:
+        try:
+            num_bytes = len(tag.encode())
+        except UnicodeEncodeError as exc:
+            raise ConfigError(f'tags: {tag[:40]!r} is no text') from exc
+        if num_bytes > MAX_WORD_BYTES:
+            raise ConfigError(f'tags: {tag[:40]!r} … is longer than {MAX_WORD_BYTES} bytes')
 
 
 def is_codec_name(name: str) -> bool:

@@ -188,11 +188,9 @@ def _check_counts(manifest: Manifest) -> None:
         raise ConfigError(f'tokens: have the shape {manifest.tokens.shape}')
     if len(manifest.tokens) and int(manifest.tokens.min()) < 0:
         raise ConfigError('tokens: one is negative')
-    if len(manifest.tags) > layout.MAX_TAGS:
-        raise ConfigError(f'tags: {len(manifest.tags)}, more than {layout.MAX_TAGS}')
-    words = (*manifest.tags, identity.name)
-    if any(len(word.encode()) > layout.NAME_BYTES * 4 for word in words):
-        raise ConfigError('tags and model name: one is longer than 256 bytes of UTF-8')
+    layout.check_tags(manifest.tags)
+    if len(identity.name.encode()) > layout.MAX_WORD_BYTES:
+        raise ConfigError('model name: is longer than 256 bytes of UTF-8')
 
 
 def _check_turns(manifest: Manifest) -> None:

@@ -19,7 +19,7 @@ from cwm_interfaces.action import Generate
 from cwm_interfaces.msg import ErrorCode, ResponseEvent, Usability
 from cwm_interfaces.srv import ListWindows
 from tests.ros.vehicle import Client as AnyClient
-from tests.ros.vehicle import CONFIGURE, LATCHED, WAIT_S
+from tests.ros.vehicle import LATCHED, WAIT_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,8 +195,11 @@ def test_a_model_that_cannot_be_loaded_leaves_the_store(
 ) -> None:
     start_node(params={'engine.model': '/nowhere'})
     client.meet()
-    if client.change(CONFIGURE):
-        told = client.wait_state(Usability.STORE_ONLY)
-        assert '/nowhere' in told.reason
-    else:
-        assert client.state() == 'unconfigured'
+    client.bring_up()
+    told = client.wait_state(Usability.STORE_ONLY)
+    assert '/nowhere' in told.reason
+    assert not told.is_usable
+    assert not client.call(ListWindows, 'list_windows').error_code
+    refused = client.ask('hello')
+    assert (refused.kind, refused.error_code) == (ResponseEvent.ERROR, ErrorCode.ENGINE)
+    assert '/nowhere' in refused.text
