@@ -202,7 +202,7 @@ class Actions:
             )
         except CwmError as exc:
             return abort(handle, ThawWindow.Result(), exc)
-        done, error = wait(waiting, handle, job)
+        done, error = wait(waiting, handle, job, self._assistant.requests.rest)
         result = ThawWindow.Result(total_time=convert.to_duration(time.monotonic() - began))
         if isinstance(done, jobs.Thawed):
             result.time_to_usable = convert.to_duration(done.time_to_usable_s)

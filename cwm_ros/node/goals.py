@@ -16,6 +16,8 @@ from cwm_ros.node import convert
 from cwm_ros.store import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rclpy.action.server import ServerGoalHandle
 
     from cwm_ros.manager import Manager
@@ -90,11 +92,15 @@ def send_feedback(handle: ServerGoalHandle, feedback: object) -> None:
 
 
 def wait(
-    waiting: Waiting, handle: ServerGoalHandle, job: Job[Manager]
+    waiting: Waiting,
+    handle: ServerGoalHandle,
+    job: Job[Manager],
+    on_cancel: Callable[[], None] = lambda: None,
 ) -> tuple[object, BaseException | None]:
     """Return what a goal's work came to, once it has ended, and pass a cancel on."""
     while not waiting.has_ended(FEEDBACK_S):
         if handle.is_cancel_requested:
+            on_cancel()
             job.cancel.set()
         if not handle.is_active:
             break

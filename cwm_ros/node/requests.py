@@ -14,7 +14,6 @@ from cwm_ros.errors import (
     CwmError,
     DeferredPowerError,
     ExistsError,
-    InterruptedOperation,
     NotFoundError,
     OutOfMemoryError,
 )
@@ -106,8 +105,6 @@ class Requests:
             self._thaws.queue(window, generation, view.progress if is_open else None)
 
         def end(result: object, error: BaseException | None) -> None:
-            if isinstance(error, InterruptedOperation) and not core.is_busy_with(Urgency.SHUTDOWN):
-                core.rest()
             self._thaws.end(window, error)
             on_end(result, error)
 
@@ -120,6 +117,11 @@ class Requests:
             is_single=True,
             on_accept=queue,
         )
+
+    def rest(self) -> None:
+        """Leave a thaw that its caller cancels alone; one that a save cuts goes on when idle."""
+        if self._desk.core is not None:
+            self._desk.core.rest()
 
     def thaw_default(self, why: str) -> None:
         """Thaw the default window if there is one and none is open; what fails is logged."""
