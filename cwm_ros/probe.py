@@ -118,8 +118,17 @@ def digest_of(tokens: TokenArray) -> int:
 
 
 def compute_last(engine: Engine, tokens: TokenArray, stop: int) -> FloatArray:
-    """Return logits (1, V) of the last token before ``stop``, computed over what is there."""
-    return engine.run(tokens[stop - 1 : stop], stop - 1)
+    """
+    Return logits (1, V) of the last token before ``stop``, computed over what is there.
+
+    Its KV stays what it was: a step rounds otherwise than the slice that computed it.
+    """
+    kept = engine.export_kv(stop - 1, stop).kv.copy()
+    logits = engine.run(tokens[stop - 1 : stop], stop - 1)
+    engine.drop(stop - 1, stop)
+    engine.import_view(stop - 1, stop)[...] = kept
+    engine.mark_resident(stop - 1, stop)
+    return logits
 
 
 def take_probe(engine: Engine, tokens: TokenArray, stop: int) -> Probe:
