@@ -141,16 +141,45 @@ def _unpack_header(path: Path, data: bytes) -> tuple[str, bytes, int]:
     return window, window_id, size
 
 
-def _record_end(data: bytes, offset: int) -> int:
-    """Return where the whole, right record at ``offset`` ends; 0 when there is none."""
+class _Search:
+    """
+    Looks for records behind damage, in any place.
+
+    Records that do not overlap have each byte checked once; a file in which nearly every place
+    says that it begins a long record was made to keep its reader busy.
+    """
+
+    def __init__(self, data: bytes, offset: int) -> None:
+        self._data = data
+        self._bytes_left = 2 * (len(data) - offset)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether more was checked than records that do not overlap can ask for."""
+        return self._bytes_left < 0
+
+    def record_end(self, offset: int) -> int:
+        """Return what `_record_end` does; 0, too, when the search is spent."""
+        self._bytes_left -= _claimed_bytes(self._data, offset)
+        return 0 if self.is_spent else _record_end(self._data, offset)
+
+
+def _claimed_bytes(data: bytes, offset: int) -> int:
+    """Return the size of the record that seems to be at ``offset``; 0 when none can be."""
     if offset + MIN_RECORD_BYTES > len(data):
         return 0
     size, text_bytes = struct.unpack_from('<II', data, offset)
     if size % 8 or size > MAX_RECORD_BYTES or text_bytes > size - MIN_RECORD_BYTES:
         return 0
-    end: int = offset + size
-    if end > len(data):
+    return int(size) if offset + size <= len(data) else 0
+
+
+def _record_end(data: bytes, offset: int) -> int:
+    """Return where the whole, right record at ``offset`` ends; 0 when there is none."""
+    size = _claimed_bytes(data, offset)
+    if not size:
         return 0
+    end = offset + size
     (expected,) = _CHECKSUM.unpack_from(data, end - _CHECKSUM.size)
     body = memoryview(data)[offset : end - _CHECKSUM.size]
     return end if layout.checksum(body) == expected else 0
@@ -162,6 +191,8 @@ def _iterate_records(path: Path, data: bytes, offset: int) -> Iterator[tuple[Tur
         _, text_bytes, found, time_ms, role, _, _, _ = _RECORD.unpack_from(data, offset)
         if found != sequence:
             raise FormatError(path, f'turn {sequence} has the sequence number {found}')
+        if sequence == layout.MAX_TURNS:
+            raise FormatError(path, f'holds more than {layout.MAX_TURNS} turns')
         if role >= len(_ROLES) or text_bytes > layout.MAX_TEXT_BYTES:
             raise FormatError(path, f'turn {sequence} has role {role}, {text_bytes} text bytes')
         text_start = offset + _RECORD.size
@@ -184,9 +215,10 @@ def _check_tail(path: Path, data: bytes, offset: int, sequence: int) -> None:
     words = np.frombuffer(tail[: len(tail) // 8 * 8], dtype='<u8')
     # A record's second word is its sequence number, and records are aligned to 8 bytes.
     limit = sequence + len(tail) // MIN_RECORD_BYTES + 1
+    search = _Search(data, offset)
     for index in np.flatnonzero((words[1:] > sequence) & (words[1:] <= limit)).tolist():
         start = offset + 8 * index
-        if _record_end(data, start):
+        if search.record_end(start):
             _, _, found, _, _, _, _, place = _RECORD.unpack_from(data, start)
             if found - place > sequence:
                 raise FormatError(
@@ -194,6 +226,8 @@ def _check_tail(path: Path, data: bytes, offset: int, sequence: int) -> None:
                     f'turn {sequence} at byte {offset} is damaged, and turn {found} follows it',
                     hint='restore the file from a backup; it is kept as it is',
                 )
+        if search.is_spent:
+            raise FormatError(path, f'records overlap behind byte {offset}')
 
 
 def salvage_name(data: bytes) -> str:
@@ -208,11 +242,13 @@ def salvage_turns(data: bytes) -> dict[int, Turn]:
     """Return all whole records of a damaged log, by number, also those behind the damage."""
     turns: dict[int, Turn] = {}
     offset = HEAD_BYTES
+    search = _Search(data, offset)
     while offset + MIN_RECORD_BYTES <= len(data):
         end = 0
         _, text_bytes, number, time_ms, role, _, _, _ = _RECORD.unpack_from(data, offset)
-        if number < layout.MAX_TURNS and role < len(_ROLES):
-            end = _record_end(data, offset)
+        has_room = number <= (offset - HEAD_BYTES) // MIN_RECORD_BYTES  # for those before it
+        if has_room and number < layout.MAX_TURNS and role < len(_ROLES):
+            end = search.record_end(offset)
         if end:
             text = data[offset + _RECORD.size : offset + _RECORD.size + text_bytes]
             turn = Turn(role=_ROLES[role], text=text.decode('utf-8', 'replace'), time_ms=time_ms)

@@ -325,6 +325,41 @@ def test_a_lie_in_a_turn_is_named(offset: int, fmt: str, value: object, problem:
         turnlog.unpack_log(PATH, turnlog.pack_header('w', WINDOW_ID) + record)
 
 
+def test_more_turns_than_a_window_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = log_of(2, 2)
+    monkeypatch.setattr(layout, 'MAX_TURNS', 4)
+    assert len(turnlog.unpack_log(PATH, data).turns) == 4
+    monkeypatch.setattr(layout, 'MAX_TURNS', 3)
+    with pytest.raises(FormatError, match='more than 3 turns'):
+        turnlog.unpack_log(PATH, data)
+
+
+def test_records_that_overlap_do_not_keep_a_reader_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each place says that it begins a record as long as what follows may be."""
+    checked = []
+    checksum = layout.checksum
+
+    def counting(*parts: bytes) -> int:
+        checked.append(sum(len(part) for part in parts))
+        return checksum(*parts)
+
+    whole = log_of(2)
+    size = 1 << 18
+    data = whole + struct.pack('<Q', size // turnlog.MIN_RECORD_BYTES // 8 * 8) * (size // 8)
+    monkeypatch.setattr(layout, 'checksum', counting)
+    with pytest.raises(FormatError, match='overlap'):
+        turnlog.unpack_log(PATH, data)
+    assert sum(checked) < 3 * len(data)
+    checked.clear()
+    assert len(turnlog.salvage_turns(data)) == 2
+    assert sum(checked) < 3 * len(data)
+
+
+def test_a_record_says_a_number_that_no_room_is_for() -> None:
+    data = log_of(2) + turnlog.pack_records(makers.turns_of(1), first_sequence=1_000_000)
+    assert list(turnlog.salvage_turns(data)) == [0, 1]
+
+
 @pytest.mark.parametrize(
     ('offset', 'fmt', 'value', 'problem'),
     [
