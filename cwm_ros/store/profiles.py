@@ -10,10 +10,19 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cwm_ros.errors import BadNameError, CwmError, ExistsError, KeyMissingError, NotFoundError
+from cwm_ros.errors import (
+    BadNameError,
+    CwmError,
+    ExistsError,
+    FormatError,
+    FormatTooNewError,
+    KeyMissingError,
+    NotFoundError,
+)
 from cwm_ros.store import files, keyring, layout
 from cwm_ros.store.memory import GUEST
 from cwm_ros.store.quarantine import kept
+from cwm_ros.store.sealedparts import is_sealed
 from cwm_ros.store.state import load_state
 
 if TYPE_CHECKING:
@@ -197,13 +206,17 @@ def erase_profile(
     BusyError
         A process is writing to it.
     KeyMissingError
-        The provider of its key is not available here, so the key cannot be destroyed.
+        The provider of its key is not available here, or the file that says which key it is:
+        the key cannot be destroyed, and nothing was.
+    FormatTooNewError
+        A later version made it.
 
     """
     folder = _folder(root, name)
     if not files.check_folder(folder):
         raise NotFoundError(f'profile {name!r} does not exist', hint='see cwm profile list')
     with files.writer_lock(folder / 'lock', timeout_s=lock_timeout_s):
+        _check_key_is_known(folder)
         info = _describe(folder, privacy)
         erasure = Erasure(
             name=name,
@@ -218,6 +231,22 @@ def erase_profile(
         if is_confirmed:
             _erase(folder, privacy, is_encrypted=info.is_encrypted)
     return erasure
+
+
+def _check_key_is_known(folder: Path) -> None:
+    """Refuse an encrypted profile of whose key nobody knows which it is: copies can be read."""
+    path = folder / 'key'
+    try:
+        keyring.read_key_file(path)
+    except FormatTooNewError:
+        raise
+    except (FileNotFoundError, FormatError) as exc:
+        if any(is_sealed(file) for file, _ in _files_of(folder)):
+            raise KeyMissingError(
+                f'{path}: is missing or damaged, and says which key is to be destroyed',
+                hint='restore it from a backup, or destroy the key where it is kept and remove '
+                'the folder',
+            ) from exc
 
 
 def _known_bundles(folder: Path, privacy: PrivacySettings) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from cwm_ros.errors import FormatError
-from cwm_ros.store import layout
+from cwm_ros.store import files, layout
 from cwm_ros.store.crypto import Aead, NONCE_BYTES, Sealed
 
 if TYPE_CHECKING:
@@ -64,6 +64,17 @@ class PartHead:
 def pack_head(kind: FileKind, name: str) -> bytes:
     """Return the 32 bytes that begin an encrypted file."""
     return _HEAD.pack(SEALED_MAGIC, layout.FORMAT_VERSION, kind, 0, bytes.fromhex(name))
+
+
+def is_sealed(path: Path) -> bool:
+    """Say whether a plain file begins as an encrypted one does."""
+    try:
+        with files.open_regular(path) as (descriptor, _):
+            start = bytearray(len(SEALED_MAGIC))
+            files.read_into(descriptor, path, [start])
+    except FileNotFoundError:
+        return False
+    return bytes(start) == SEALED_MAGIC
 
 
 def check_head(path: Path, kind: FileKind, name: str, data: Buffer) -> bytes:

@@ -27,6 +27,7 @@ from cwm_ros.errors import (
     CwmError,
     ExistsError,
     FormatError,
+    FormatTooNewError,
     KeyMissingError,
 )
 from cwm_ros.kv import Role, Turn
@@ -412,6 +413,40 @@ def test_erasing_makes_the_store_and_every_copy_of_it_unreadable(tmp_path: Path)
     with opened(tmp_path) as store:
         assert store.windows() == []
         store.commit_turns('new', makers.turns_of(1))
+
+
+@pytest.mark.parametrize('content', [None, bytes(72), b'\x93CWMKEY\n\xff\xff' + bytes(62)])
+def test_nothing_is_erased_when_nobody_knows_which_key_is_to_go(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    fill(tmp_path)
+    root, key = tmp_path / 'store', profile(tmp_path) / 'key'
+    before = key.read_bytes()
+    if content is None:
+        key.unlink()
+    else:
+        key.write_bytes(content)
+    files = all_bytes(profile(tmp_path) / 'windows')
+    for is_confirmed in (False, True):
+        with pytest.raises((KeyMissingError, FormatTooNewError)) as told:
+            erase_profile(
+                root, 'default', private(tmp_path), is_confirmed=is_confirmed, lock_timeout_s=0
+            )
+        assert str(key) in str(told.value)
+    assert all_bytes(profile(tmp_path) / 'windows') == files
+    key.write_bytes(before)
+    with opened(tmp_path) as store:
+        assert store.window(NAME)
+
+
+def test_an_erasure_of_a_plain_profile_that_was_cut_can_be_done_again(tmp_path: Path) -> None:
+    privacy = PrivacySettings()
+    with opened(tmp_path, privacy=privacy) as store:
+        makers.commit(store, 'w')
+    (profile(tmp_path) / 'key').write_bytes(bytes(56))
+    root = tmp_path / 'store'
+    told = erase_profile(root, 'default', privacy, is_confirmed=True, lock_timeout_s=0)
+    assert (told.windows, list((root / 'profiles').iterdir())) == (1, [])
 
 
 def test_a_plain_profile_goes_with_its_files(tmp_path: Path) -> None:
