@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cwm_ros.codec.quantize import ByteArray
     from cwm_ros.config import CodecSettings, Settings, ThawSettings
     from cwm_ros.engine import Engine
+    from cwm_ros.kv import ModelIdentity
     from cwm_ros.plan import ThawStep
     from cwm_ros.probe import EndProbe
     from cwm_ros.proof import ChunkProof
@@ -142,7 +143,18 @@ def begin_thaw(
         book=book,
         strategy=strategy,
         probe=probe,
+        unfit='' if manifest is None or entries else _unfit(manifest, session.engine.identity),
     )
+
+
+def _unfit(manifest: Manifest, identity: ModelIdentity) -> str:
+    """Return why no chunk of a window fits what runs now; empty if nothing speaks against it."""
+    made = manifest.identity
+    if manifest.chunks and made.model != identity.model:
+        return f'its chunks were made by other weights, configuration or precision ({made.name})'
+    if made.rendering != identity.rendering:
+        return 'its chunks are of other tokens: tokenizer or chat template were others'
+    return ''
 
 
 def _ring_for(

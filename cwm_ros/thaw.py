@@ -96,6 +96,8 @@ class Thaw:
         'auto' also computes chunks that could be loaded, where that is sooner.
     probe
         Tells at the end whether the restore had its effect.
+    unfit
+        Why none of the window's chunks fit, for people; empty if some do, or it has none.
     meter, make_ahead
         Time the loads, and do them, when the time is not the clock on the wall.
 
@@ -119,6 +121,7 @@ class Thaw:
         book: RateBook | None = None,
         strategy: str = LOAD,
         probe: EndProbe | None = None,
+        unfit: str = '',
         meter: LoadMeter | None = None,
         make_ahead: Callable[[LoadChunk, int], ReadAhead] = ReadAhead,
     ) -> None:
@@ -129,7 +132,8 @@ class Thaw:
         self._chunk_tokens = chunk_tokens
         self._clock = clock
         self._began = began
-        self._judge = Judge(probe, (step.entry.codec for step in steps if step.entry))
+        codecs = (step.entry.codec for step in steps if step.entry)
+        self._judge = Judge(probe, codecs, unfit)
         self._wanted = Wanted(steps, chunk_tokens)
         self._load = load
         self._book = book or RateBook()

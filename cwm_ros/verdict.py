@@ -31,7 +31,7 @@ class Verdict(Enum):
     UNPROVEN = 'unproven'
     """Chunks were checked one by one; there was no end probe to compare with."""
     RECOMPUTED = 'recomputed'
-    """No chunk was asked for: all was computed from tokens."""
+    """No chunk was asked for, or none fits: all was computed from tokens."""
     NOT_EFFECTIVE = 'not effective'
     """What came back was not what was frozen; all was computed from tokens."""
 
@@ -81,6 +81,8 @@ class Judge:
         Tells whether the model continues as it did; None for no proof.
     codecs
         Of the window's chunks.
+    unfit
+        Why none of its chunks fit, for people; empty if some do, or it has none.
 
     Attributes
     ----------
@@ -93,9 +95,10 @@ class Judge:
 
     """
 
-    def __init__(self, probe: EndProbe | None, codecs: Iterable[str]) -> None:
+    def __init__(self, probe: EndProbe | None, codecs: Iterable[str], unfit: str = '') -> None:
         self._probe = probe
         self._codecs = frozenset(codecs)
+        self._unfit = unfit
         self.loaded: list[ChunkEntry] = []
         self.rejected = 0
         self.verdict, self.reason = Verdict.PENDING, 'it is not complete'
@@ -116,7 +119,7 @@ class Judge:
         if not reused_tokens and self.rejected:
             self._find(Verdict.NOT_EFFECTIVE, 'none of the chunks could be used')
         elif not reused_tokens:
-            self._find(Verdict.RECOMPUTED, 'no chunk was asked for')
+            self._find(Verdict.RECOMPUTED, self._unfit or 'no chunk was asked for')
         elif probe is None or not probe.can_tell:
             self._find(Verdict.UNPROVEN, probe.problem if probe else 'the end was not probed')
         else:
