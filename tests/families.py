@@ -61,6 +61,7 @@ def _config(family: str, **changes: object) -> dict[str, object]:
 
 FAMILIES: dict[str, dict[str, object]] = {
     'llama-2': _config('Llama', num_key_value_heads=4),
+    'tinyllama': _config('Llama'),
     'llama-3': _config(
         'Llama', rope_scaling=LLAMA3_ROPE, rope_theta=500000.0, tie_word_embeddings=True
     ),

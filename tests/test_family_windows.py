@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from cwm_ros.answer import Request
 from cwm_ros.engine import LogitRows
 from cwm_ros.kv import Role, Turn
+from cwm_ros.segment import SegmentStarted
+from cwm_ros.verdict import Verdict
 from tests.fakes import assert_verified, complete, freeze, say
 from tests.families import FAMILIES, family_folder
 from tests.model.published import PUBLISHED, write_rendering
+from tests.test_proof import plant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +32,7 @@ SPEAKS_AS = {'mistral-all': 'mistral', 'qwen2-late': 'qwen2', 'phi-3-long': 'phi
 }  # fmt: skip
 """Whose template and tokenizer a family takes that has none of its own."""
 VOCABULARY = 512
+STOPS = 'Remember the stops, please. ' * 6
 
 
 @pytest.fixture(params=list(FAMILIES))
@@ -79,6 +84,7 @@ def test_a_conversation_comes_back_bit_for_bit(open_tiny: OpenManager, folder: P
         assert thaw.progress().reused_tokens == len(tokens)
         assert thaw.progress().recomputed_tokens == 0
         np.testing.assert_array_equal(manager.engine.export_kv(0, len(tokens)).kv, kv)
+        assert thaw.result().verdict is Verdict.PROVEN
         np.testing.assert_array_equal(logits_of_question(manager), expected)
         assert_verified(manager)
 
@@ -120,6 +126,8 @@ def test_a_changed_description_is_another_model(open_tiny: OpenManager, folder: 
         assert manager.checkpoint.identity.rendering == old.rendering
         assert manager.session.turns == turns
         assert thaw.progress().reused_tokens == 0
+        assert thaw.result().verdict is Verdict.RECOMPUTED
+        assert 'made by other weights' in thaw.result().reason
 
 
 def test_another_template_begins_another_segment(open_tiny: OpenManager, folder: Path) -> None:
@@ -136,3 +144,53 @@ def test_another_template_begins_another_segment(open_tiny: OpenManager, folder:
         assert manager.session.turns == turns
         assert manager.session.tokens.tolist() == rendered.tolist() != tokens
         assert thaw.progress().reused_tokens == 0
+        assert 'chat template' in thaw.result().reason
+
+
+def test_a_chunk_of_other_tokens_is_not_taken(open_tiny: OpenManager, folder: Path) -> None:
+    """Header, name and checksum are in order; keys and values are those of the chunk before."""
+    with open_tiny(engine={'model': str(folder)}) as manager:
+        talk(manager)
+        num_tokens = manager.session.num_tokens
+        kv = manager.engine.export_kv(0, num_tokens).kv.copy()
+
+        def take_the_first(contents: list[FloatArray]) -> None:
+            contents[1][...] = contents[0]
+
+        plant(manager, take_the_first)
+    with open_tiny(engine={'model': str(folder)}) as manager:
+        thaw = manager.open_window('trip')
+        complete(manager)
+        result = thaw.result()
+
+        assert (result.rejected_chunks, result.recomputed_tokens) == (1, 128)
+        assert result.verdict is Verdict.PROVEN
+        assert 'KV of tokens -128 away' in manager.warnings[0]
+        again = manager.engine.export_kv(0, num_tokens).kv
+        np.testing.assert_allclose(again, kv, atol=2e-4)
+
+
+def test_a_full_context_goes_on_in_another_segment(open_tiny: OpenManager, folder: Path) -> None:
+    """The system prompt and the last turns, as the family's template begins a conversation."""
+    small = {'model': str(folder), 'context_tokens': 900}
+    with open_tiny(engine=small) as manager:
+        talk(manager)
+        started = next(
+            first
+            for first, *_ in (manager.say(Request(text=STOPS)) for _ in range(9))
+            if isinstance(first, SegmentStarted)
+        )
+        assert started.carried > 1
+        assert started.left_behind > 0
+        complete(manager)
+        freeze(manager)
+        turns, tokens = list(manager.session.turns), manager.session.tokens.tolist()
+        rendered = manager.checkpoint.chat.render(turns[:2], add_generation_prompt=False)
+        assert tokens[: len(rendered)] == rendered.tolist()
+    with open_tiny(engine=small) as manager:
+        thaw = manager.open_window('trip')
+        complete(manager)
+
+        assert (manager.session.turns, manager.session.tokens.tolist()) == (turns, tokens)
+        assert thaw.progress().reused_tokens == len(tokens)
+        assert thaw.result().verdict is Verdict.PROVEN

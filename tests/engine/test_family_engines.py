@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The cwm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the contract says about KV, on families whose attention differs."""
+"""What the contract says about KV, on every family."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cwm_ros.config import EngineSettings
 from cwm_ros.engine.ort import OrtEngine
 from cwm_ros.model import build_graph
 from tests.engine.contract import EngineContract
-from tests.families import open_family
+from tests.families import FAMILIES, open_family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 SETTINGS = EngineSettings(threads=1, prefill_slice=64, context_tokens=1024)
 
 
-@pytest.fixture(
-    scope='module', params=['mistral', 'qwen2-late', 'qwen3', 'phi-3-long', 'stablelm', 'gemma-2']
-)
+@pytest.fixture(scope='module', params=list(FAMILIES))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_family(request.param, tmp_path_factory.mktemp('families'))
 

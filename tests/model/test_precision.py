@@ -145,11 +145,7 @@ def test_a_window_belongs_to_the_kind_of_weights(
         thaw = manager.open_window('trip')
         complete(manager)
         assert thaw.progress().reused_tokens == len(tokens)
-        restored = manager.engine.export_kv(0, len(tokens)).kv
-        np.testing.assert_allclose(restored, kv, atol=1e-5)
-        # A probe computes the last token of a chunk once more, in a step, which rounds otherwise.
-        differing = np.flatnonzero((restored != kv).any(axis=(0, 1, 2, 4)))
-        assert all((position + 1) % 128 == 0 for position in differing)
+        np.testing.assert_array_equal(manager.engine.export_kv(0, len(tokens)).kv, kv)
     with open_tiny(engine=engine) as manager:
         thaw = manager.open_window('trip')
         complete(manager)
