@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT_VERSION = 1
+VERSION_END = 10
+"""Every file begins with 8 bytes of magic and its version, a uint16."""
 ID_BYTES = 16
 KEY_BYTES = 32
 IDENTITY_BYTES = 32
@@ -97,10 +99,21 @@ def window_id(key: bytes, name: str) -> str:
     return digest.hexdigest()
 
 
+def version_of(start: bytes | bytearray, *magics: bytes) -> int:
+    """Return the format version in the first 10 bytes of any file; 0 where that is none of ours."""
+    is_ours = len(start) >= VERSION_END and bytes(start[: VERSION_END - 2]) in magics
+    return int.from_bytes(start[VERSION_END - 2 : VERSION_END], 'little') if is_ours else 0
+
+
 def check_magic(path: Path, data: bytes | memoryview, magic: bytes, version: int) -> None:
     """Refuse another kind of file, and a later version of this kind."""
     if bytes(data[: len(magic)]) != magic:
         raise FormatError(path, f'magic is {bytes(data[: len(magic)])!r}, not {magic!r}')
+    refuse_later(path, version)
+
+
+def refuse_later(path: Path, version: int) -> None:
+    """Refuse a later version."""
     if version > FORMAT_VERSION:
         raise FormatTooNewError(
             path,
@@ -117,6 +130,7 @@ def pack_key(key: bytes) -> bytes:
 
 def unpack_key(path: Path, data: bytes) -> bytes:
     """Return the key that `pack_key` packed."""
+    refuse_later(path, version_of(data, KEY_MAGIC))
     if len(data) != _KEY.size + _U64.size:
         raise FormatError(path, f'size is {len(data)}, not {_KEY.size + _U64.size}')
     magic, version, kind, zero, key = _KEY.unpack_from(data)

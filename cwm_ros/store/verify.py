@@ -17,6 +17,7 @@ from cwm_ros.store.catalog import check_pair, MANIFEST_SUFFIX, read_log, read_ma
 from cwm_ros.store.chunkfile import ChunkHeader
 from cwm_ros.store.manifest import ChunkEntry, ids_of
 from cwm_ros.store.seal import FileKind
+from cwm_ros.store.sealedparts import SEALED_MAGIC
 
 if TYPE_CHECKING:
     from cwm_ros.kv import ChunkId
@@ -200,6 +201,7 @@ def read_chunk_file(
         with files.open_regular(path) as (descriptor, size):
             expected = entry.file_bytes + seal.chunk_overhead
             if size != expected:
+                _refuse_later(descriptor, path)
                 raise FormatError(path, f'size is {size}, not {expected}')
             count = seal.read_chunk(descriptor, path, entry.id.hex(), prefix, payload)
     except FileNotFoundError:
@@ -209,6 +211,13 @@ def read_chunk_file(
     head = chunkfile.unpack_prefix(path, prefix)
     check_head(path, head, manifest, entry)
     return head, payload
+
+
+def _refuse_later(descriptor: int, path: Path) -> None:
+    """Tell a chunk of a later version, which may have any size, from a damaged one."""
+    start = bytearray(layout.VERSION_END)
+    files.read_into(descriptor, path, [start])
+    layout.refuse_later(path, layout.version_of(start, chunkfile.CHUNK_MAGIC, SEALED_MAGIC))
 
 
 def check_head(

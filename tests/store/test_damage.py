@@ -168,8 +168,11 @@ def test_a_log_that_is_gone_is_made_anew_for_the_sake_of_the_tokens(ram_path: Pa
         assert window.turns[0].role is Role.SYSTEM
 
 
+@pytest.mark.parametrize('longer', [0, 64])
 @pytest.mark.parametrize('kind', ['windows/*.cwm', 'windows/*.log', 'chunks/*'])
-def test_what_is_of_a_later_version_is_told_and_left_alone(ram_path: Path, kind: str) -> None:
+def test_what_is_of_a_later_version_is_told_and_left_alone(
+    ram_path: Path, kind: str, longer: int
+) -> None:
     """Whatever a writer does: it opens, commits, makes room, scrubs, mends and closes."""
     folder = ram_path / 'profiles' / 'default'
     for store in open_store(ram_path):
@@ -177,6 +180,7 @@ def test_what_is_of_a_later_version_is_told_and_left_alone(ram_path: Path, kind:
     newer = dict.fromkeys(folder.glob(kind), b'')
     for path in newer:
         flip(path, 9)
+        path.write_bytes(path.read_bytes() + bytes(longer))
         newer[path] = path.read_bytes()
     for store in open_store(ram_path):
         if kind != 'chunks/*':

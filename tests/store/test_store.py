@@ -392,6 +392,20 @@ def test_a_damaged_key_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == data
 
 
+@pytest.mark.parametrize('longer', [0, 16, 999])
+def test_a_key_of_a_later_version_is_refused_as_one(tmp_path: Path, longer: int) -> None:
+    for store in reopen(tmp_path, writable=True):
+        makers.commit(store, 'w')
+    path = profile(tmp_path) / 'key'
+    data = bytearray(path.read_bytes() + bytes(longer))
+    data[8] += 1
+    path.write_bytes(data)
+    for writable in (False, True):
+        with pytest.raises(FormatTooNewError, match='format_version'):
+            list(reopen(tmp_path, writable=writable))
+    assert path.read_bytes() == data
+
+
 def test_a_torn_tail_is_ignored_by_readers_and_cut_by_the_writer(tmp_path: Path) -> None:
     for store in reopen(tmp_path, writable=True):
         store.commit_turns('w', makers.turns_of(2))
