@@ -100,7 +100,7 @@ def window_id(key: bytes, name: str) -> str:
 
 
 def version_of(start: bytes | bytearray, *magics: bytes) -> int:
-    """Return the format version in the first 10 bytes of any file; 0 where that is none of ours."""
+    """Return the version in the first 10 bytes of a file; 0 where that is none of ours."""
     is_ours = len(start) >= VERSION_END and bytes(start[: VERSION_END - 2]) in magics
     return int.from_bytes(start[VERSION_END - 2 : VERSION_END], 'little') if is_ours else 0
 

@@ -23,6 +23,7 @@ from cwm_ros.errors import (
     ConfigError,
     ExistsError,
     FormatError,
+    FormatTooNewError,
     KeyMissingError,
     NotFoundError,
     ReadOnlyError,
