@@ -158,11 +158,20 @@ def chunk_ids(
 def _iterate_ids(
     key: bytes, model: bytes, tokens: TokenArray, chunk_tokens: int
 ) -> Iterator[ChunkId]:
-    data = np.ascontiguousarray(tokens, dtype='<i4')
-    link = _digest(key, model, _CHUNK_TOKENS.pack(chunk_tokens))
-    for start in range(0, len(data), chunk_tokens):
-        link = _digest(key, link, data[start : start + chunk_tokens].tobytes())
-        yield ChunkId(link)
+    link = first_link(key, model, chunk_tokens)
+    for start in range(0, len(tokens), chunk_tokens):
+        link = next_id(key, link, tokens[start : start + chunk_tokens])
+        yield link
+
+
+def first_link(key: bytes, model: bytes, chunk_tokens: int) -> ChunkId:
+    """Return what the first chunk is named after, in place of the id of a chunk before it."""
+    return ChunkId(_digest(key, model, _CHUNK_TOKENS.pack(chunk_tokens)))
+
+
+def next_id(key: bytes, before: ChunkId, tokens: TokenArray) -> ChunkId:
+    """Name the chunk of these tokens behind the full chunk ``before``."""
+    return ChunkId(_digest(key, before, np.ascontiguousarray(tokens, dtype='<i4').tobytes()))
 
 
 def prefix_bytes(num_tokens: int) -> int:

@@ -400,7 +400,8 @@ def _split_names(data: bytes, lengths: tuple[int, int, int]) -> list[str]:
 
 def _unpack_u32(kind: bytes, data: bytes) -> tuple[int, ...]:
     size = 8 if kind == b'PROV' else 4
-    if len(data) % size:
+    # Ranges do not touch, and a window has no more turns than tokens: neither can be longer.
+    if len(data) % size or len(data) > 4 * (layout.MAX_TOKENS + 1):
         raise ConfigError(f'section {kind.decode()}: has {len(data)} bytes')
     return tuple(np.frombuffer(data, dtype='<u4').tolist())
 
@@ -420,12 +421,16 @@ def _unpack_chunks(data: bytes) -> tuple[ChunkEntry, ...]:
 
 
 def _unpack_tags(data: bytes) -> tuple[str, ...]:
-    tags = []
-    while data:
-        if len(data) < 2 or len(data) < 2 + (length := int.from_bytes(data[:2], 'little')):  # noqa: PLR2004
+    tags: list[str] = []
+    start = 0
+    while start < len(data):
+        if len(tags) == layout.MAX_TAGS:
+            raise ConfigError(f'tags: more than {layout.MAX_TAGS}')
+        stop = start + 2 + int.from_bytes(data[start : start + 2], 'little')
+        if len(data) < max(stop, start + 2):
             raise ConfigError('section TAGS: ends in the middle of a tag')
-        tags.append(data[2 : 2 + length].decode())
-        data = data[2 + length :]
+        tags.append(data[start + 2 : stop].decode())
+        start = stop
     return tuple(tags)
 
 
@@ -433,12 +438,13 @@ def ids_of(key: bytes, manifest: Manifest) -> list[ChunkId]:
     """Return the ids that a window's chunks have under a naming key, in the order of its table."""
     size = manifest.chunk_tokens
     tokens = np.ascontiguousarray(manifest.tokens, dtype=np.int32)
-    whole = chunkfile.chunk_ids(key, manifest.identity, tokens, size)
+    before = chunkfile.first_link(key, manifest.identity.model, size)
+    links = [before, *chunkfile.chunk_ids(key, manifest.identity, tokens, size)]
     ids = []
     for entry in manifest.chunks:
+        index = entry.start // size
         if entry.stop == min(entry.start + size, len(tokens)):
-            ids.append(whole[entry.start // size])
+            ids.append(links[index + 1])
         else:  # a partial chunk that tokens followed later
-            head = tokens[: entry.stop]
-            ids.append(chunkfile.chunk_ids(key, manifest.identity, head, size)[-1])
+            ids.append(chunkfile.next_id(key, links[index], tokens[entry.start : entry.stop]))
     return ids

@@ -18,7 +18,7 @@ from cwm_ros.errors import FormatError, FormatTooNewError
 from cwm_ros.kv import ChunkId
 from cwm_ros.store import ChunkEntry, chunkfile, ChunkHeader, layout, Manifest, Store, turnlog
 from cwm_ros.store.layout import Section
-from cwm_ros.store.manifest import MANIFEST_MAGIC, pack_manifest, unpack_manifest
+from cwm_ros.store.manifest import ids_of, MANIFEST_MAGIC, pack_manifest, unpack_manifest
 from cwm_ros.store.seal import Seal
 from cwm_ros.store.verify import read_chunk_file
 from tests.store import makers
@@ -231,12 +231,39 @@ def test_a_lie_in_the_chunk_table_is_named(
         (b'TAGS', b'\x02', 'section TAGS'),
         (b'TAGS', b'\x01\x00\xff', 'UTF-8'),
         (b'TAGS', b'\x00\x00' * 257, 'tags'),
+        (b'TAGS', b'\x01\x00a' * (4 << 20), 'tags'),
+        (b'PROV', bytes(8) * (4 << 20), 'section PROV'),
         (b'HEAD', b'', 'section HEAD'),
     ],
 )
 def test_a_lie_in_another_section_is_named(kind: bytes, data: bytes, problem: str) -> None:
     with pytest.raises(FormatError, match=problem):
         unpack_manifest(PATH, repack({kind: data}))
+
+
+def test_ids_cost_a_few_digests_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row is a partial chunk, whose name is not that of the full chunk in its place."""
+    count, calls = 500, []
+    digest = chunkfile._digest
+
+    def counting(key: bytes, *parts: bytes | memoryview) -> bytes:
+        calls.append(parts)
+        return digest(key, *parts)
+
+    tokens = makers.tokens_of(2 * count)
+    lying = replace(
+        manifest(),
+        tokens=tokens,
+        chunk_tokens=2,
+        chunks=tuple(entry_of(start, start + 1) for start in range(0, 2 * count, 2)),
+    )
+    monkeypatch.setattr(chunkfile, '_digest', counting)
+    ids = ids_of(bytes(32), lying)
+    assert len(calls) == 2 * count + 2
+    heads = (tokens[: 2 * number + 1] for number in (0, 1, 7, count - 1))
+    found = [ids[number] for number in (0, 1, 7, count - 1)]
+    identity = lying.identity
+    assert found == [chunkfile.chunk_ids(bytes(32), identity, head, 2)[-1] for head in heads]
 
 
 def test_sections_must_be_there_once_and_not_too_many() -> None:
