@@ -29,6 +29,8 @@ STATEFUL = (
 """Parts of names of models with recurrent layers."""
 EXPERTS = ('moe', 'mixtral', 'deepseekv', 'gptoss', 'dbrx')
 UNQUANTIZED = 'use the unquantized release'
+UNSAID_REACH = 4096
+"""What sliding_window is to Mistral, Qwen and Gemma 2 where config.json does not have it."""
 REMEDIES = {
     'gptq': f'GPTQ weights are not supported: {UNQUANTIZED}',
     'awq': f'AWQ weights are not supported: {UNQUANTIZED}',
@@ -134,7 +136,7 @@ def _read_llama(config: Config, common: ModelSpec) -> ModelSpec:
 
 def _read_mistral(config: Config, common: ModelSpec) -> ModelSpec:
     config.only('hidden_act', 'silu')
-    return replace(common, reaches=_same_reaches(config, common))
+    return replace(common, reaches=_same_reaches(config, common, UNSAID_REACH))
 
 
 def _read_qwen2(config: Config, common: ModelSpec) -> ModelSpec:
@@ -158,7 +160,12 @@ def _read_qwen3(config: Config, common: ModelSpec) -> ModelSpec:
 
 def _read_phi3(config: Config, common: ModelSpec) -> ModelSpec:
     config.only('hidden_act', 'silu')
-    return replace(common, has_fused_projections=True, reaches=_same_reaches(config, common))
+    return replace(
+        common,
+        norm_eps=config.number('rms_norm_eps', 1e-5),
+        has_fused_projections=True,
+        reaches=_same_reaches(config, common),
+    )
 
 
 def _read_stablelm(config: Config, common: ModelSpec) -> ModelSpec:
@@ -193,7 +200,7 @@ def _read_gemma(config: Config, common: ModelSpec) -> ModelSpec:
 def _read_gemma2(config: Config, common: ModelSpec) -> ModelSpec:
     config.only('use_bidirectional_attention', False)
     gemma = _read_gemma(config, common)
-    reach = config.integer('sliding_window', 4096)
+    reach = config.integer('sliding_window', UNSAID_REACH)
     layers = range(common.num_layers)
     alternating = tuple(reach if layer % 2 == 0 else 0 for layer in layers)
     return replace(
@@ -226,20 +233,21 @@ def _optional(config: Config, name: str, default: float) -> float:
     return config.number(name, default)
 
 
-def _same_reaches(config: Config, common: ModelSpec) -> tuple[int, ...]:
-    """Read how far back every layer sees (published as a sliding window); empty is all."""
-    if config.get('sliding_window') is None:
-        return ()
-    return (config.integer('sliding_window'),) * common.num_layers
+def _same_reaches(config: Config, common: ModelSpec, unsaid: int = 0) -> tuple[int, ...]:
+    """Read how far back every layer sees (published as a sliding window; null is all)."""
+    reach = 0 if 'sliding_window' in config.fields else unsaid
+    if config.get('sliding_window') is not None:
+        reach = config.integer('sliding_window')
+    return (reach,) * common.num_layers
 
 
 def _late_reaches(config: Config, common: ModelSpec) -> tuple[int, ...]:
     """Read Qwen's sliding windows: of layers from max_window_layers on, if switched on."""
     if not config.flag('use_sliding_window', default=False):
         return ()
-    if config.get('sliding_window') is None:
+    if config.fields.get('sliding_window', UNSAID_REACH) is None:
         return ()
-    reach = config.integer('sliding_window')
+    reach = config.integer('sliding_window', UNSAID_REACH)
     first = 0 if config.get('max_window_layers') == 0 else config.integer('max_window_layers', 28)
     late = tuple(reach if layer >= first else 0 for layer in range(common.num_layers))
     return _listed_reaches(config, common, reach) or late

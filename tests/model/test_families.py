@@ -149,6 +149,23 @@ def test_a_reach_as_long_as_the_context_is_none(parent: Path) -> None:
     assert wide.spec.reaches == ()
 
 
+@pytest.mark.parametrize('family', ['mistral', 'qwen2-late', 'gemma-2'])
+def test_a_field_that_is_absent_means_what_the_family_publishes(
+    tmp_path: Path, family: str
+) -> None:
+    """transformers takes 4096 tokens where config.json names no window, and none where null."""
+    config = {**FAMILIES[family], 'max_position_embeddings': 32768}
+    del config['sliding_window']
+    reaches = {}
+    for name, said in {'absent': config, 'null': {**config, 'sliding_window': None}}.items():
+        (tmp_path / 'config.json').write_text(json.dumps(said))
+        reaches[name] = read_spec(tmp_path).reaches
+
+    assert set(reaches['absent']) - {0} == {4096}
+    if family != 'gemma-2':  # whose null transformers cannot run
+        assert reaches['null'] == ()
+
+
 @pytest.mark.parametrize(
     ('architecture', 'reason'),
     [
