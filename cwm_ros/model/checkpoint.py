@@ -95,6 +95,12 @@ class Checkpoint:
             )
         self.chat = load_chat(folder, self.tokenizer)
         self.stop_ids = stop_ids(folder) | self.chat.end_ids()
+        if max(self.stop_ids) >= self.tokenizer.vocab_size:
+            raise ModelError(
+                f'{folder}: eos_token_id names {max(self.stop_ids)}, '
+                f'tokenizer.json has ids up to {self.tokenizer.vocab_size - 1}',
+                hint='take all files from one release',
+            )
 
     @property
     def is_embedding_coded(self) -> bool:

@@ -53,6 +53,13 @@ def config(**changes: object) -> Damage:
     return damage
 
 
+def end(token: int) -> Damage:
+    """Let an answer end with a token that only the tokenizer of a larger model has."""
+    return lambda folder: (folder / 'generation_config.json').write_text(
+        json.dumps({'eos_token_id': [1, token]})
+    )
+
+
 def tensors(change: Callable[[Tensors], object]) -> Damage:
     def damage(folder: Path) -> None:
         path = next(p for p in (folder / FIRST, folder / SECOND) if QKV in load_file(p))
@@ -116,6 +123,7 @@ BAD: dict[str, tuple[Damage, str]] = {
     'an index outside': (index({'weight_map': {QKV: '../x.safetensors'}}), 'weight_map names'),
     'an index of nothing': (index({}), 'weight_map is missing or empty'),
     'a larger tokenizer': (config(vocab_size=261), 'ids up to 261'),
+    'a smaller tokenizer': (end(262), 'eos_token_id names 262, .* ids up to 261'),
     'GPTQ': (config(quantization_config={'quant_method': 'gptq'}), 'quantization_config is'),
     'a template that loops': (
         template('{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}'),
