@@ -31,6 +31,8 @@ BLOCK_BYTES = 1 << 24
 DTYPES = ('F32', 'F16', 'BF16')
 OBSOLETE_SUFFIX = '.rotary_emb.inv_freq'
 """Old checkpoints store this derived tensor; it is computed anew from config.json."""
+QUANTIZED_SUFFIX = '.qweight'
+"""Codes of GPTQ and AWQ, which older checkpoints do not name in config.json."""
 
 
 def block_length(width: int) -> int:
@@ -133,9 +135,12 @@ class Weights:
     def _check_names(self, folder: Path) -> None:
         missing = sorted(set(self._shapes) - set(self._places))
         if missing:
+            is_quantized = any(name.endswith(QUANTIZED_SUFFIX) for name in self._places)
             raise ModelError(
                 f'{folder}: tensor {missing[0]} is missing ({len(missing)} in all)',
-                hint='take config.json and weights from one release',
+                hint='GPTQ and AWQ weights are not supported: use the unquantized release'
+                if is_quantized
+                else 'take config.json and weights from one release',
             )
         left_over = sorted(
             name

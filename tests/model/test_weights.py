@@ -117,6 +117,17 @@ def test_a_tensor_that_the_config_does_not_know_is_refused(copy: Path, tiny: Che
         Weights(copy, tiny.spec.tensor_shapes())
 
 
+def test_codes_of_gptq_are_refused_by_name(copy: Path, tiny: Checkpoint) -> None:
+    """Older releases say so in quantize_config.json only."""
+    projection = 'model__layers__0__self_attn__q_proj__'
+    codes = np.zeros((4, 32), np.int32)
+    change(copy, **{f'{projection}weight': None, f'{projection}qweight': codes})
+    with pytest.raises(ModelError, match=r'q_proj\.weight is missing') as caught:
+        Weights(copy, tiny.spec.tensor_shapes())
+
+    assert 'GPTQ and AWQ weights are not supported' in caught.value.hint
+
+
 def test_values_that_are_not_finite_are_refused(copy: Path, tiny: Checkpoint) -> None:
     change(copy, model__norm__weight=np.full(32, np.inf, np.float16))
     with (
