@@ -4,8 +4,8 @@
 What is in a profile, found by reading its files.
 
 The result is kept in catalog.sqlite when a writer closes, as a pure cache: a row counts only
-while size, time and inode of the window's files are those it was made from, so a missing,
-damaged or old catalog costs time and nothing else.
+while its checksum matches and size, time and inode of the window's files are those it was made
+from, so a missing, damaged or old catalog costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ LOG_SUFFIX = '.log'
 GONE_SUFFIX = '.gone'
 _SUFFIXES = (MANIFEST_SUFFIX, LOG_SUFFIX)
 SCAN_ATTEMPTS = 5
-CATALOG_VERSION = 3
+CATALOG_VERSION = 4
 MAX_CATALOG_BYTES = 1 << 28
+_CHECKSUM_BYTES = 8
 _WINDOWS = Table('windows', 'id TEXT PRIMARY KEY, record BLOB', (str, bytes))
 
 Stamp = tuple[int, int, int]
@@ -93,7 +94,11 @@ class WindowRecord:
     @property
     def middle_chunks(self) -> list[str]:
         """The chunks whose loss leaves the window usable."""
-        return [name for name in self.chunks if name not in self.usable_chunks]
+        usable = set(self.usable_chunks)
+        return [name for name in self.chunks if name not in usable]
+
+
+_FIELD_TYPES = {name: type(value) for name, value in asdict(WindowRecord()).items()}
 
 
 def read_manifest(folder: Path, window_id: str, seal: Seal) -> Manifest | None:
@@ -261,16 +266,30 @@ def load_catalog(path: Path, seal: Seal) -> dict[str, WindowRecord]:
         return {}
 
 
-def _parse(text: bytes) -> WindowRecord:
+def _parse(row: bytes) -> WindowRecord:
+    text = row[_CHECKSUM_BYTES:]
+    if int.from_bytes(row[:_CHECKSUM_BYTES], 'little') != layout.checksum(text):
+        raise ValueError('the checksum of a record does not match')
     values = json.loads(text)
     for name in ('manifest_stamp', 'log_stamp', 'chunks', 'usable_chunks'):
         values[name] = tuple(values[name])
     record = WindowRecord(**values)
-    numbers = (*record.manifest_stamp, *record.log_stamp, record.log_turns, record.log_bytes)
-    words = (record.name, record.model, record.problem, *record.chunks, *record.usable_chunks)
-    if {*map(type, numbers)} != {int} or {*map(type, words)} != {str}:
+    stamps = (*record.manifest_stamp, *record.log_stamp)
+    words = (*record.chunks, *record.usable_chunks)
+    of_fields = {name: type(value) for name, value in values.items()}
+    if (
+        of_fields != _FIELD_TYPES
+        or [*map(type, stamps)] != [int] * 6
+        or {*map(type, words)} - {str}
+    ):
         raise TypeError('a value of a record has another type')
     return record
+
+
+def pack_record(record: WindowRecord) -> bytes:
+    """Return a row of the catalog: a checksum, and the record in JSON."""
+    text = json.dumps(asdict(record)).encode()
+    return layout.checksum(text).to_bytes(_CHECKSUM_BYTES, 'little') + text
 
 
 def save_catalog(
@@ -304,7 +323,7 @@ def save_catalog(
 
 
 def _row(seal: Seal, window_id: str, record: WindowRecord) -> bytes:
-    return seal.wrap(FileKind.CATALOG_ROW, window_id, json.dumps(asdict(record)).encode())
+    return seal.wrap(FileKind.CATALOG_ROW, window_id, pack_record(record))
 
 
 def _write_catalog(

@@ -33,6 +33,8 @@ LISTING_ID = '0' * 2 * layout.ID_BYTES
 LISTING_VERSION = 1
 MAX_LISTING_BYTES = 1 << 28
 _STAMPED = ('windows', 'chunks')
+_TYPES = (str, int, int, int, int, int, bool, str, int, int, str)
+"""Of the fields of `WindowInfo`."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class Listing:
             values = json.loads(bytes(section.data))
             if (values['version'], values['stamps']) != (LISTING_VERSION, self._stamps()):
                 return None
-            return [WindowInfo(*row) for row in zip(*values['columns'], strict=True)]
+            return _infos(values['columns'])
         except FileNotFoundError:
             return None
         except (CwmError, ValueError, TypeError, KeyError, RecursionError) as exc:
@@ -96,3 +98,10 @@ class Listing:
 
     def _stamps(self) -> list[list[int]]:
         return [list(files.stamp(self._folder / name)) for name in _STAMPED]
+
+
+def _infos(columns: list[list[object]]) -> list[WindowInfo]:
+    for column, kind in zip(columns, _TYPES, strict=bool(columns)):
+        if {*map(type, column)} - {kind}:
+            raise TypeError('a column has values of another type')
+    return [WindowInfo(*row) for row in zip(*columns, strict=True)]

@@ -26,6 +26,7 @@ from cwm_ros.store.catalog import (
     MANIFEST_SUFFIX,
     read_manifest,
     save_catalog,
+    scan_window,
     scan_windows,
     WindowRecord,
     with_manifest,
@@ -192,10 +193,13 @@ class Store(ProfileKeeper):
     def _cut_torn_tails(self) -> None:
         for window_id, record in list(self._inventory.records.items()):
             if not record.problem and record.log_stamp[0] > record.log_bytes:
-                path = self._windows / (window_id + LOG_SUFFIX)
-                files.cut(path, record.log_bytes)
-                stamped = replace(record, log_stamp=files.stamp(path))
-                self._inventory.put_window(window_id, stamped)
+                # Turns are cut by what the log says itself, not by what a cache says of it.
+                found = scan_window(self._windows, window_id, self.seal)
+                if not found.problem and found.log_stamp[0] > found.log_bytes:
+                    path = self._windows / (window_id + LOG_SUFFIX)
+                    files.cut(path, found.log_bytes)
+                    found = replace(found, log_stamp=files.stamp(path))
+                self._inventory.put_window(window_id, found)
 
     def _close(self, known: dict[str, WindowRecord]) -> None:
         self._is_writable = False

@@ -15,7 +15,7 @@ import pytest
 
 from cwm_ros.config_privacy import PrivacySettings
 from cwm_ros.errors import FormatError
-from cwm_ros.store import Store
+from cwm_ros.store import layout, Store
 from cwm_ros.store.catalog import CATALOG_VERSION, load_catalog, WindowRecord
 from cwm_ros.store.database import read_database, Table
 from cwm_ros.store.seal import Seal
@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 ROWS = [
     b'{', b'null', b'[]', b'{"nonsense": 1}', b'[' * 100_000, b'{"name": 1}', b'\xff\xfe',
     json.dumps({'chunks': 'abc', 'usable_chunks': [], 'manifest_stamp': []}).encode(),
-    json.dumps({**asdict(WindowRecord()), 'name': 1}).encode(),
+    *(
+        json.dumps({**asdict(WindowRecord()), name: value}).encode()
+        for name, value in (
+            ('name', 1), ('num_tokens', 'x'), ('revision', 1.5), ('is_log_whole', None),
+            ('chunks', [1]), ('log_stamp', [1, 2]), ('log_stamp', [1, 2, True]),
+        )
+    ),
 ]  # fmt: skip
 STATES = [
     'CREATE VIEW windows AS SELECT 1 AS id, 2 AS last_use, 3 AS is_pinned',
@@ -89,13 +95,49 @@ def check(root: Path, privacy: PrivacySettings | None = None) -> None:
                 makers.commit(store, 'w', count=22)
 
 
+@pytest.mark.parametrize('is_right', [False, True], ids=['wrong', 'right'])
 @pytest.mark.parametrize('row', ROWS, ids=range(len(ROWS)))
-def test_a_catalog_of_lies_costs_time_alone(tmp_path: Path, folder: Path, row: bytes) -> None:
+def test_a_catalog_of_lies_costs_time_alone(
+    tmp_path: Path, folder: Path, row: bytes, *, is_right: bool
+) -> None:
+    checksum = layout.checksum(row) if is_right else 0
     with closing(sqlite3.connect(folder / 'catalog.sqlite')) as database, database:
-        database.execute('UPDATE windows SET record = ?', (row,))
+        database.execute('UPDATE windows SET record = ?', (checksum.to_bytes(8, 'little') + row,))
         database.execute(f'PRAGMA user_version = {CATALOG_VERSION}')
 
     check(tmp_path)
+
+
+def test_a_flipped_bit_of_the_catalog_costs_no_turn(tmp_path: Path, folder: Path) -> None:
+    """Who believed it would cut the log, or give the next turn the wrong number."""
+    path = folder / 'catalog.sqlite'
+    whole = path.read_bytes()
+    (log,) = folder.glob('windows/*.log')
+    turns = log.read_bytes()
+    for field in (b'"log_bytes": ', b'"log_turns": ', b'"num_turns": ', b'"num_tokens": '):
+        digit = whole.index(field) + len(field)
+        for bit in range(4):
+            data = bytearray(whole)
+            data[digit] ^= 1 << bit
+            path.write_bytes(data)
+            with Store.open(makers.settings(tmp_path), writable=True, clock=makers.clock) as store:
+                assert [(i.turns, i.tokens) for i in store.windows()] == [(2, 20)]
+            assert log.read_bytes() == turns
+
+
+def test_a_log_is_not_cut_where_a_catalog_says_it_ends(tmp_path: Path, folder: Path) -> None:
+    (log,) = folder.glob('windows/*.log')
+    turns = log.read_bytes()
+    with closing(sqlite3.connect(folder / 'catalog.sqlite')) as database, database:
+        ((row,),) = database.execute('SELECT record FROM windows')
+        values = {**json.loads(row[8:]), 'log_bytes': len(turns) - 48}
+        text = json.dumps(values).encode()
+        lie = layout.checksum(text).to_bytes(8, 'little') + text
+        database.execute('UPDATE windows SET record = ?', (lie,))
+    with Store.open(makers.settings(tmp_path), writable=True, clock=makers.clock) as store:
+        assert store.commit_turns('w', makers.turns_of(3)[2:]) == 3
+        assert store.window('w').turns == tuple(makers.turns_of(3))
+    assert log.read_bytes().startswith(turns)
 
 
 def change(path: Path, script: str) -> None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict
 import json
 from pathlib import Path
 import sqlite3
@@ -121,8 +120,6 @@ def seeds() -> dict[str, list[bytes]]:
         'sealed_manifest': [SEAL.wrap(FileKind.MANIFEST, ID, manifest)],
         'sealed_turn_log': [SEAL.begin_log(ID, log, records)],
         'sealed_chunk': [chunk],
-        'sealed_catalog_row': [
-            SEAL.wrap(FileKind.CATALOG_ROW, ID, json.dumps(asdict(record)).encode())
-        ],
+        'sealed_catalog_row': [SEAL.wrap(FileKind.CATALOG_ROW, ID, catalog.pack_record(record))],
         'sealed_state_row': [SEAL.wrap(FileKind.STATE_ROW, STATE_ROW_ID, row)],
     }

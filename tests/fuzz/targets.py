@@ -234,7 +234,6 @@ def _store_seeds() -> dict[str, list[bytes]]:
     section = Section(kind=b'JSON', data=json.dumps(columns).encode())
     log = turnlog.pack_header('w', bytes(16))
     log += b''.join(_records(makers.turns_of(3)))
-    record = json.dumps({n: getattr(entry, n) for n in entry.__slots__}).encode()
     return {
         'manifest': [pack_manifest(makers.manifest_of('w', tokens, (), num_turns=2))],
         'turn_log': [log],
@@ -244,7 +243,7 @@ def _store_seeds() -> dict[str, list[bytes]]:
         'listing': [layout.pack_frame(LISTING_MAGIC, [section])],
         'bundle': [_bundle(None)],
         'sealed_bundle': [_bundle(sealed.BUNDLE_KEY)],
-        'catalog_row': [record],
+        'catalog_row': [catalog.pack_record(entry)],
         'catalog_file': [_database('CREATE TABLE windows (id TEXT PRIMARY KEY, record BLOB)')],
         'state_file': [_database('CREATE TABLE written (day INTEGER, bytes INTEGER)')],
     }

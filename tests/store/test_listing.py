@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ import pytest
 
 from cwm_ros.errors import FormatError
 from cwm_ros.store import files, layout, reader, Store
+from cwm_ros.store.layout import Section
+from cwm_ros.store.listing import LISTING_MAGIC
 from tests.store import makers
 
 if TYPE_CHECKING:
@@ -147,3 +150,31 @@ def test_a_damaged_listing_costs_time_alone(
         makers.commit(store, 'c', seed=3)
     assert [info.name for info in listed(tmp_path)] == ['a', 'b', 'c']
     assert not (folder / 'listing').is_symlink()
+
+
+@pytest.mark.parametrize('value', ['x', None, [1], {'a': 1}, 1e400, '\x1b[2J'])
+def test_a_listing_of_other_types_is_made_anew(
+    tmp_path: Path, folder: Path, value: object
+) -> None:
+    expected = listed(tmp_path)
+    path = folder / 'listing'
+    (section,) = layout.unpack_frame(path, path.read_bytes(), LISTING_MAGIC)
+    values = json.loads(bytes(section.data))
+    for column in range(len(values['columns'])):
+        lie = {**values, 'columns': [list(old) for old in values['columns']]}
+        lie['columns'][column][0] = value
+        if isinstance(value, str) and isinstance(expected[0][column], str):
+            continue  # a name or a sentence: a listing may say what it likes
+        data = json.dumps(lie).encode()
+        path.write_bytes(layout.pack_frame(LISTING_MAGIC, [Section(kind=b'JSON', data=data)]))
+        assert listed(tmp_path) == expected
+
+
+def test_a_listing_of_no_window_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path, writable=True):
+        pass
+    monkeypatch.setattr(reader, 'scan_windows', None)
+    assert listed(tmp_path) == []
+    assert caplog.messages == []
