@@ -219,9 +219,24 @@ class QuotaError(StorageError):
 
 
 class ModelError(CwmError):
-    """A checkpoint folder cannot be run, and the message says which file and why."""
+    """
+    A checkpoint folder cannot be run, and the message says which file and why.
+
+    Parameters
+    ----------
+    message, hint
+        As for `CwmError`.
+    is_template_lost
+        Whether its chat template could not even be asked: it cannot be compiled, or its process
+        is lost. Otherwise a template's failure says which conversations it takes.
+
+    """
 
     code = ErrorCode.UNSUPPORTED_MODEL
+
+    def __init__(self, message: str, *, hint: str = '', is_template_lost: bool = False) -> None:
+        self.is_template_lost = is_template_lost
+        super().__init__(message, hint=hint)
 
 
 class EngineError(CwmError):

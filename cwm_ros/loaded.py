@@ -81,6 +81,7 @@ class LoadedModel:
         kept = rate_file(settings, self.checkpoint.identity.model)
         self.rates = RateBook(kept, shared_cores=os.cpu_count() or 1)
         with ExitStack() as opening:
+            opening.callback(self.checkpoint.chat.close)
             self.engine = opening.enter_context(
                 open_engine(
                     lambda form: build_graph(self.checkpoint, form, cache, on_conversion),
@@ -99,5 +100,5 @@ class LoadedModel:
             self._open = opening.pop_all()
 
     def close(self) -> None:
-        """Release the engine and its memory."""
+        """Release the engine and its memory, and end the chat template's process."""
         self._open.close()

@@ -19,14 +19,15 @@ from cwm_ros.errors import ModelError
 from cwm_ros.kv import Role, Turn
 from cwm_ros.model.chat_habits import find_habits
 from cwm_ros.model.config_file import read_json
-from cwm_ros.model.template import ChatTemplate
 from cwm_ros.model.tokenizer import check_utf8, Marker
+from cwm_ros.template.remote import open_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from cwm_ros.kv import TokenArray
+    from cwm_ros.model.chat_habits import Template
     from cwm_ros.model.tokenizer import Tokenizer
 
 FIRST_PRIVATE = 0xE010
@@ -51,9 +52,14 @@ class ChatRenderer:
     template
         Chat template of the model.
 
+    Raises
+    ------
+    ModelError
+        The template cannot be run.
+
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: Template) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._habits = find_habits(template, tokenizer)
@@ -161,11 +167,19 @@ class ChatRenderer:
 
     def end_ids(self) -> frozenset[int]:
         """Return the marker that the template puts behind an assistant's text, if it is one."""
-        with suppress(ModelError):
+        try:
             before, *rest = self._tokenizer.split_markers(self._closing_text())
-            if rest and isinstance(rest[0], Marker) and not str(before).strip():
-                return frozenset({rest[0].token})
+        except ModelError as exc:
+            if exc.is_template_lost:
+                raise
+            return frozenset()
+        if rest and isinstance(rest[0], Marker) and not str(before).strip():
+            return frozenset({rest[0].token})
         return frozenset()
+
+    def close(self) -> None:
+        """End the template's process, if it has one."""
+        self._template.close()
 
     def closing(self) -> TokenArray:
         """Return the tokens that follow the text of an assistant's turn, int32, shape (C,)."""
@@ -258,9 +272,9 @@ def _changed_history(num_turns: int) -> ModelError:
     )
 
 
-def load_chat(folder: Path, tokenizer: Tokenizer) -> ChatRenderer:
+def load_template(folder: Path) -> Template:
     """
-    Return the renderer of a checkpoint.
+    Return the template of a checkpoint; a foreign one's process begins to start.
 
     The template is chat_template.jinja, else the one in tokenizer_config.json.
 
@@ -278,7 +292,7 @@ def load_chat(folder: Path, tokenizer: Tokenizer) -> ChatRenderer:
         for name in ('bos_token', 'eos_token', 'unk_token', 'pad_token')
         if config.get(name) is not None
     }
-    return ChatRenderer(tokenizer, ChatTemplate(source, constants))
+    return open_template(source, constants)
 
 
 def _template_source(folder: Path, configured: object) -> str:

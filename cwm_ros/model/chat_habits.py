@@ -20,8 +20,11 @@ from cwm_ros.kv import Role
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cwm_ros.model.template import ChatTemplate
     from cwm_ros.model.tokenizer import Tokenizer
+    from cwm_ros.template.bounded import ChatTemplate
+    from cwm_ros.template.remote import RemoteTemplate
+
+    Template = ChatTemplate | RemoteTemplate
 
 SYSTEM, USER, ASSISTANT = Role.SYSTEM, Role.USER, Role.ASSISTANT
 JOINT = '\n\n'
@@ -61,7 +64,7 @@ class Habits:
 
     def render(
         self,
-        template: ChatTemplate,
+        template: Template,
         roles: Sequence[Role],
         contents: Sequence[str],
         *,
@@ -89,9 +92,7 @@ class Habits:
             return self._followed(template, roles, contents)
         return self._followed(template, roles, [*before, last + BLANK]).replace(BLANK, '')
 
-    def _followed(
-        self, template: ChatTemplate, roles: Sequence[Role], contents: Sequence[str]
-    ) -> str:
+    def _followed(self, template: Template, roles: Sequence[Role], contents: Sequence[str]) -> str:
         """Render a conversation as it will be when another turn follows."""
         messages = self._messages(roles, contents)
         alone = template.render(messages, add_generation_prompt=False)
@@ -136,8 +137,16 @@ class Habits:
         return f'{head}{last}{common}'
 
 
-def find_habits(template: ChatTemplate, tokenizer: Tokenizer) -> Habits:
-    """Return the habits of ``template``; one that fails on everything has none."""
+def find_habits(template: Template, tokenizer: Tokenizer) -> Habits:
+    """
+    Return the habits of ``template``; one that fails on everything has none.
+
+    Raises
+    ------
+    ModelError
+        It cannot be tried.
+
+    """
 
     def tried(*roles: Role) -> str | None:
         contents = [PROBE.format(index) for index in range(len(roles))]
@@ -147,7 +156,9 @@ def find_habits(template: ChatTemplate, tokenizer: Tokenizer) -> Habits:
         ]
         try:
             text = template.render(messages, add_generation_prompt=False)
-        except ModelError:
+        except ModelError as exc:
+            if exc.is_template_lost:
+                raise
             return None
         return text if re.findall('\ue001.*?\ue002', text) == contents else None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cwm_ros.errors import ModelError
 from cwm_ros.model.card import read_card
-from cwm_ros.model.chat import load_chat
+from cwm_ros.model.chat import ChatRenderer, load_template
 from cwm_ros.model.families import read_spec
 from cwm_ros.model.identity import model_identity
 from cwm_ros.model.tokenizer import stop_ids, Tokenizer
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cwm_ros.config import EngineSettings
     from cwm_ros.kv import KVSpec, ModelIdentity
     from cwm_ros.model.card import Card
-    from cwm_ros.model.chat import ChatRenderer
     from cwm_ros.model.spec import ModelSpec
 
 REFERENCE = 'reference'
@@ -82,6 +81,7 @@ class Checkpoint:
         self.folder = folder
         self.weights = weights
         self.spec = read_spec(folder)
+        template = load_template(folder)  # its process starts meanwhile
         self.card = read_card(folder)
         self.kv_spec = self.spec.kv_spec
         name, coding = folder.resolve().name, CODINGS.get(weights, '')
@@ -93,7 +93,7 @@ class Checkpoint:
                 f'config.json a vocab_size of {self.spec.vocab_size}',
                 hint='take all files from one release',
             )
-        self.chat = load_chat(folder, self.tokenizer)
+        self.chat = ChatRenderer(self.tokenizer, template)
         self.stop_ids = stop_ids(folder) | self.chat.end_ids()
         if max(self.stop_ids) >= self.tokenizer.vocab_size:
             raise ModelError(

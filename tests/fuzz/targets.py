@@ -28,9 +28,8 @@ from cwm_ros.codec import CodecId, decode_chunk, encode_chunk, Scratch
 from cwm_ros.codec import payload as codec_payload
 from cwm_ros.config import load_settings
 from cwm_ros.kv import ChunkId, KVSpec
-from cwm_ros.model.chat import load_chat
+from cwm_ros.model.chat import ChatRenderer, load_template
 from cwm_ros.model.families import read_spec
-from cwm_ros.model.template import ChatTemplate
 from cwm_ros.model.tokenizer import stop_ids, Tokenizer
 from cwm_ros.model.weights import Weights
 from cwm_ros.store import catalog, chunkfile, layout, state, Store, turnlog
@@ -39,6 +38,7 @@ from cwm_ros.store.layout import Section
 from cwm_ros.store.listing import Listing, LISTING_MAGIC
 from cwm_ros.store.manifest import pack_manifest, unpack_manifest
 from cwm_ros.store.seal import Seal
+from cwm_ros.template.bounded import ChatTemplate
 from tests.fuzz import sealed
 from tests.store import bundles, makers
 
@@ -155,7 +155,7 @@ def tokenizer_config(data: bytes) -> None:
         (folder / name).write_bytes((TINY / name).read_bytes())
     (folder / 'tokenizer_config.json').write_bytes(data)
     (folder / 'generation_config.json').write_bytes(data)
-    load_chat(folder, Tokenizer(folder))
+    ChatRenderer(Tokenizer(folder), load_template(folder))
     stop_ids(folder)
 
 

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer as FastTokenizer
 from cwm_ros.errors import ConfigError, ModelError
 from cwm_ros.kv import Role, Turn
 from cwm_ros.model import chat, chat_habits, IncrementalDecoder, Tokenizer
-from cwm_ros.model.chat import ChatRenderer, load_chat
-from cwm_ros.model.template import ChatTemplate
+from cwm_ros.model.chat import ChatRenderer, load_template
+from cwm_ros.template.bounded import ChatTemplate
 from tests.model.conftest import GOLDEN
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TINY = GOLDEN / 'tiny'
 TOKENIZER = Tokenizer(TINY)
-CHAT = load_chat(TINY, TOKENIZER)
+CHAT = ChatRenderer(TOKENIZER, load_template(TINY))
 PLAIN = FastTokenizer.from_file(str(TINY / 'tokenizer.json'))
 MARKERS = sorted(TOKENIZER.markers)
 IDS = {marker.token for marker in TOKENIZER.markers.values()}
@@ -259,13 +259,14 @@ def test_the_template_may_lie_in_tokenizer_config(copy: Path) -> None:
     (copy / 'chat_template.jinja').unlink()
     config = copy / 'tokenizer_config.json'
     with pytest.raises(ModelError, match='has no chat template'):
-        load_chat(copy, TOKENIZER)
+        load_template(copy)
     source = '{{ bos_token }}{{ messages[0].content }}'
     named = [{'name': 'tools', 'template': 'x'}, {'name': 'default', 'template': source}]
     for template in (source, named):
         bos = {'content': '<|bos|>', 'special': True}
         config.write_text(json.dumps({'chat_template': template, 'bos_token': bos}))
-        ids = load_chat(copy, TOKENIZER).render([turn('a')], add_generation_prompt=False)
+        chat = ChatRenderer(TOKENIZER, load_template(copy))
+        ids = chat.render([turn('a')], add_generation_prompt=False)
         assert TOKENIZER.decode(ids) == 'a'
         assert ids[0] == 0
 

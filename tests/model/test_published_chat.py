@@ -11,16 +11,14 @@ import pytest
 
 from cwm_ros.errors import ModelError
 from cwm_ros.kv import Role, Turn
-from cwm_ros.model import Tokenizer
-from cwm_ros.model.chat import load_chat
+from cwm_ros.model import ChatRenderer, Tokenizer
+from cwm_ros.model.chat import load_template
 from tests.model.published import PUBLISHED, Published, write_rendering
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tokenizers import Tokenizer as FastTokenizer
-
-    from cwm_ros.model import ChatRenderer
 
 SYSTEM, USER, ASSISTANT = Role.SYSTEM, Role.USER, Role.ASSISTANT
 LETTERS = ('[INST]', '[/INST]', '<<SYS>>', '<</SYS>>', '<|user|>', '<|assistant|>', '<|system|>')
@@ -31,7 +29,8 @@ class Family:
         self.published = published
         self.plain: FastTokenizer = write_rendering(published, folder)
         self.tokenizer = Tokenizer(folder)
-        self.chat: ChatRenderer = load_chat(folder, self.tokenizer)
+        self.template = load_template(folder)
+        self.chat = ChatRenderer(self.tokenizer, self.template)
 
 
 @pytest.fixture(params=list(PUBLISHED))

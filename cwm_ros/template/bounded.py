@@ -86,7 +86,9 @@ class ChatTemplate:
     def __init__(self, source: str, constants: Mapping[str, str]) -> None:
         if len(source) > MAX_TEMPLATE_CHARS:
             raise ModelError(
-                f'the chat template is longer than {MAX_TEMPLATE_CHARS} characters', hint=REMEDY
+                f'the chat template is longer than {MAX_TEMPLATE_CHARS} characters',
+                hint=REMEDY,
+                is_template_lost=True,
             )
         self._constants = constants
         self._environment = _Bounded(trim_blocks=True, lstrip_blocks=True)
@@ -95,7 +97,9 @@ class ChatTemplate:
             tree = _count_work(self._environment.parse(source))
             self._template = self._environment.from_string(tree)
         except (TemplateError, RecursionError) as exc:
-            raise ModelError(f'the chat template cannot be compiled: {exc}', hint=REMEDY) from exc
+            raise ModelError(
+                f'the chat template cannot be compiled: {exc}', hint=REMEDY, is_template_lost=True
+            ) from exc
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
         """
@@ -128,6 +132,9 @@ class ChatTemplate:
             raise ModelError(f'the chat template fails: {exc}', hint=REMEDY) from exc
         except (TypeError, ValueError, AttributeError, RecursionError, MemoryError) as exc:
             raise ModelError(f'the chat template fails: {exc}', hint=REMEDY) from exc
+
+    def close(self) -> None:
+        """Do nothing: there is no process, as another template has."""
 
     def _join(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: object, limit: int
