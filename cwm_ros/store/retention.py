@@ -51,7 +51,13 @@ def expired_windows(
     return [
         window_id
         for window_id, record in records.items()
-        if today - state.used_days[window_id] > retention_days
+        if today - _last_day(state.used_days[window_id], record, now_ms) > retention_days
         and window_id not in state.pins
         and not record.problem
     ]
+
+
+def _last_day(used: int, record: WindowRecord, now_ms: int) -> int:
+    """Return the day of the last use, which is no earlier than that of the last commit."""
+    # The state's day may have a flipped bit; the manifest has a checksum.
+    return max(used, record.updated_ms // DAY_MS) if record.updated_ms <= now_ms else used

@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cwm_ros.config_privacy import PrivacySettings
 from cwm_ros.optimize import optimize
-from cwm_ros.store import Store
+from cwm_ros.store import layout, Store
 from tests.store import makers
 
 if TYPE_CHECKING:
@@ -102,3 +103,17 @@ def test_without_the_setting_nothing_goes(ram_path: Path) -> None:
         makers.commit(store, 'w')
     with opened(ram_path, START + 3000 * DAY, days=0) as store:
         assert names(store) == ['w']
+
+
+def test_a_day_of_use_before_the_last_commit_is_not_believed(ram_path: Path) -> None:
+    with opened(ram_path, START) as store:
+        makers.commit(store, 'w')
+        makers.commit(store, 'v')
+        window_id = layout.window_id(store.key, 'w')
+    path = next(ram_path.rglob('state.sqlite'))
+    with closing(sqlite3.connect(path)) as database, database:
+        one_bit = 'UPDATE used SET day = day - 64 WHERE id = ? AND day & 64'
+        assert database.execute(one_bit, (window_id,)).rowcount == 1
+    for days, expected in ((30, ['v', 'w']), (31, [])):
+        with opened(ram_path, START + days * DAY) as store:
+            assert names(store) == expected
