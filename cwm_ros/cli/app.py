@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 EXIT_CODE_BASE = 10
 
 
+_CONTROLS = {
+    code: f'\\x{code:02x}' for code in (*range(32), *range(127, 160)) if chr(code) not in '\n\t'
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """
@@ -53,11 +58,16 @@ class Options:
         if self.is_json:
             click.echo(json.dumps(values, ensure_ascii=False))
         elif text:
-            click.echo(text)
+            click.echo(printable(text))
 
     def note(self, text: str) -> None:
         """Tell a person how things go, on stderr."""
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """Return text without what steers a terminal: turns, tags and models come from files."""
+    return text.translate(_CONTROLS)
 
 
 class LazyGroup(click.Group):
@@ -162,6 +172,6 @@ def show_error(error: CwmError, *, is_json: bool) -> None:
         }
         click.echo(json.dumps({'error': described}))
         return
-    click.echo(f'cwm: {error.code.name}: {error.message}', err=True)
+    click.echo(printable(f'cwm: {error.code.name}: {error.message}'), err=True)
     if error.hint:
-        click.echo(f'  remedy: {error.hint}', err=True)
+        click.echo(printable(f'  remedy: {error.hint}'), err=True)

@@ -60,7 +60,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     for row in rows:
         content.add_row(*map(str, row))
     text = io.StringIO()
-    Console(file=text, width=160).print(content)
+    # What a cell says is text of a file, not markup.
+    Console(file=text, width=160, markup=False, force_terminal=False).print(content)
     return text.getvalue().strip('\n')
 
 
