@@ -9,7 +9,7 @@ be told apart, the template sees a word in random private-use characters instead
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 import secrets
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from cwm_ros.model.tokenizer import check_utf8, Marker
 from cwm_ros.template.remote import open_template
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cwm_ros.kv import TokenArray
@@ -51,6 +51,8 @@ class ChatRenderer:
         Tokenizer of the model.
     template
         Chat template of the model.
+    where
+        The checkpoint's folder, which the template's errors name.
 
     Raises
     ------
@@ -59,10 +61,14 @@ class ChatRenderer:
 
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: Template) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: Template, where: Path | None = None
+    ) -> None:
+        self._where = where
         self._tokenizer = tokenizer
         self._template = template
-        self._habits = find_habits(template, tokenizer)
+        with self._naming_folder():
+            self._habits = find_habits(template, tokenizer)
         self._has_local_turns: bool | None = None
 
     def render(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> TokenArray:
@@ -199,9 +205,10 @@ class ChatRenderer:
         roles = [turn.role for turn in turns]
         texts = [turn.text for turn in turns]
         stand_ins = [_wrapped(text, f'{STAND_IN}{n}', wrap) for n, text in enumerate(texts)]
-        rendered = self._habits.render(
-            self._template, roles, stand_ins, add_generation_prompt=add_generation_prompt
-        )
+        with self._naming_folder():
+            rendered = self._habits.render(
+                self._template, roles, stand_ins, add_generation_prompt=add_generation_prompt
+            )
         pieces = rendered.split(wrap)
         said = {f'{STAND_IN}{n}': text.strip() for n, text in enumerate(texts) if text.strip()}
         if pieces[1::2] != list(said):
@@ -210,6 +217,19 @@ class ChatRenderer:
                 hint='use a checkpoint whose template keeps the texts',
             )
         return [said[piece] if index % 2 else piece for index, piece in enumerate(pieces)]
+
+    @contextmanager
+    def _naming_folder(self) -> Iterator[None]:
+        try:
+            yield
+        except ModelError as exc:
+            if self._where is None:
+                raise
+            raise ModelError(
+                f'{self._where}: {exc.message}',
+                hint=exc.hint,
+                is_template_lost=exc.is_template_lost,
+            ) from exc
 
     def _is_cut(self, before: str, after: str) -> bool:
         """Say whether two parts of a rendering are encoded the same together and apart."""

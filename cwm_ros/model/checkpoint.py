@@ -93,7 +93,7 @@ class Checkpoint:
                 f'config.json a vocab_size of {self.spec.vocab_size}',
                 hint='take all files from one release',
             )
-        self.chat = ChatRenderer(self.tokenizer, template)
+        self.chat = ChatRenderer(self.tokenizer, template, folder)
         self.stop_ids = stop_ids(folder) | self.chat.end_ids()
         if max(self.stop_ids) >= self.tokenizer.vocab_size:
             raise ModelError(

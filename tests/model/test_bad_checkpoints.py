@@ -144,6 +144,7 @@ def test_a_bad_folder_is_refused_and_leaves_nothing(
         run(folder, tmp_path)
 
     assert caught.value.code is ErrorCode.UNSUPPORTED_MODEL
+    assert str(folder) in caught.value.message
     assert caught.value.hint
     graphs = tmp_path / 'graphs'
     assert not graphs.exists() or list(graphs.iterdir()) == []
