@@ -466,6 +466,7 @@ class Thaw:
         log.warning('chunk of tokens %d to %d is recomputed: %s', step.start, step.stop, error)
         self._counts.warnings.append(str(error))
         self._judge.rejected += 1
+        self._judge.absent += isinstance(error, NotFoundError)
         assert step.entry is not None
         if isinstance(error, FormatError) and not isinstance(error, FormatTooNewError):
             self.damaged.append(step.entry)

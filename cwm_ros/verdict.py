@@ -31,7 +31,7 @@ class Verdict(Enum):
     UNPROVEN = 'unproven'
     """Chunks were checked one by one; there was no end probe to compare with."""
     RECOMPUTED = 'recomputed'
-    """No chunk was asked for, or none fits: all was computed from tokens."""
+    """No chunk was asked for, none fits, or none is there: all was computed from tokens."""
     NOT_EFFECTIVE = 'not effective'
     """What came back was not what was frozen; all was computed from tokens."""
 
@@ -88,8 +88,8 @@ class Judge:
     ----------
     loaded
         Chunks that have become resident.
-    rejected
-        How many could not be used.
+    rejected, absent
+        How many could not be used, and how many of these because they were not there.
     verdict, reason
         See `ThawResult`.
 
@@ -100,7 +100,7 @@ class Judge:
         self._codecs = frozenset(codecs)
         self._unfit = unfit
         self.loaded: list[ChunkEntry] = []
-        self.rejected = 0
+        self.rejected = self.absent = 0
         self.verdict, self.reason = Verdict.PENDING, 'it is not complete'
         self.divergence, self.limit = 0.0, 0.0
 
@@ -116,10 +116,11 @@ class Judge:
         What may not is dropped, and what was computed from it becomes provisional.
         """
         probe = self._probe
-        if not reused_tokens and self.rejected:
+        if not reused_tokens and self.rejected > self.absent:
             self._find(Verdict.NOT_EFFECTIVE, 'none of the chunks could be used')
         elif not reused_tokens:
-            self._find(Verdict.RECOMPUTED, self._unfit or 'no chunk was asked for')
+            gone = 'none of the chunks is there any more' if self.absent else ''
+            self._find(Verdict.RECOMPUTED, self._unfit or gone or 'no chunk was asked for')
         elif probe is None or not probe.can_tell:
             self._find(Verdict.UNPROVEN, probe.problem if probe else 'the end was not probed')
         else:

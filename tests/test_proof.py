@@ -399,6 +399,38 @@ def test_a_window_without_a_probe_or_with_one_of_another_version_is_unproven(
             assert result.reused_tokens == len(manifest.tokens)
 
 
+@pytest.mark.parametrize('num_damaged', [0, 1])
+def test_a_window_without_chunks_is_recomputed_and_one_with_damaged_ones_has_failed(
+    open_tiny: OpenManager, num_damaged: int
+) -> None:
+    """An eviction is no fault of drive or memory."""
+    manifest = frozen(open_tiny)
+    with open_tiny() as manager:
+        paths = [manager.store.chunk_path(entry.id, entry.codec) for entry in manifest.chunks]
+    for path in paths[:num_damaged]:
+        path.write_bytes(b'')
+    for path in paths[num_damaged:]:
+        path.unlink()
+    manager = open_tiny()
+    thaw = manager.open_window('trip')
+    assert thaw.result().masked_tokens == len(manifest.tokens)
+    complete(manager)
+    result = thaw.result()
+    assert (result.rejected_chunks, result.reused_tokens) == (len(paths), 0)
+    assert result.recomputed_tokens >= len(manifest.tokens)
+    assert result.masked_tokens == 0
+    if num_damaged:
+        assert result.verdict is Verdict.NOT_EFFECTIVE
+        with pytest.raises(RestoreNotEffectiveError, match='none of the chunks could be used'):
+            result.check()
+    else:
+        assert result.verdict is Verdict.RECOMPUTED
+        assert result.reason == 'none of the chunks is there any more'
+        result.check()
+    freeze(manager)
+    assert_verified(manager)
+
+
 def test_proof_can_be_left_out(open_tiny: OpenManager) -> None:
     with open_tiny(thaw={'proof_tokens': 0}) as manager:
         make_window(manager, 'trip', NUM_TURNS)
