@@ -42,7 +42,7 @@ class ProofReport:
     divergences
         Of the end probe [nats], by codec, one for each dialogue.
     thaw_s, proven_s
-        Processor time until complete without and with the proof of chunks, medians [s].
+        Processor time until complete without and with its proof, of chunks and end, medians [s].
 
     """
 
@@ -73,7 +73,7 @@ class ProofReport:
         ]
         share = self.proven_s / self.thaw_s - 1
         lines.append(
-            f'processor time of a thaw: {self.thaw_s * 1e3:.1f} ms, with the proof of chunks '
+            f'processor time of a thaw: {self.thaw_s * 1e3:.1f} ms, with its proof '
             f'{self.proven_s * 1e3:.1f} ms ({share:+.1%})'
         )
         return '\n'.join(lines)
