@@ -25,6 +25,26 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert lost == []
 
 
+def anchors_of(page: Path) -> set[str]:
+    """Return what links may name after '#': headings, as GitHub spells them."""
+    headings = re.findall(r'^#+ (.*)$', page.read_text(encoding='utf-8'), re.MULTILINE)
+    plain = (re.sub(r'[^\w\- ]', '', heading.lower()) for heading in headings)
+    return {heading.replace(' ', '-') for heading in plain}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_anchors_are_headings(page: Path) -> None:
+    text = page.read_text(encoding='utf-8')
+    links = re.findall(r'\]\(([^)#\s:]*)#([^)\s]+)\)', text)
+    lost = [
+        f'{name}#{anchor}'
+        for name, anchor in links
+        if anchor not in anchors_of(page.parent / name if name else page)
+    ]
+
+    assert lost == []
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_tests_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding='utf-8')
