@@ -75,7 +75,14 @@ def test_the_system_prompt_comes_from_the_file(open_fake: OpenManager, tmp_path:
     path.write_text('Ein Assistent für Fahrer.\n', encoding='utf-8')
     with open_fake(assistant={'system_prompt_file': str(path)}) as manager:
         manager.create('trip')
+        complete(manager)
         assert manager.session.turns[0].text == 'Ein Assistent für Fahrer.'
+        freeze(manager)
+    with open_fake() as manager:
+        thaw = manager.open_window('trip')
+        complete(manager)
+        assert manager.session.turns[0].text == 'Ein Assistent für Fahrer.', 'its own stays'
+        assert thaw.progress().recomputed_tokens == 0
 
 
 @pytest.mark.parametrize('content', [None, b'\xff\xfe'])

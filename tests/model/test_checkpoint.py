@@ -28,6 +28,8 @@ def test_identity_names_what_matters(copy: Path, tiny: Checkpoint, tmp_path: Pat
     other_config = Checkpoint(copy, cache)
     (copy / 'chat_template.jinja').write_text('{{ messages }}')
     other_template = Checkpoint(copy, cache)
+    edit(copy / 'tokenizer.json', normalizer={'type': 'Lowercase'})
+    other_tokenizer = Checkpoint(copy, cache)
 
     assert same.identity == tiny.identity == again.identity
     assert len(same.identity.model) == len(same.identity.rendering) == 32
@@ -35,6 +37,8 @@ def test_identity_names_what_matters(copy: Path, tiny: Checkpoint, tmp_path: Pat
     assert other_config.identity.rendering == same.identity.rendering
     assert other_template.identity.model == other_config.identity.model
     assert other_template.identity.rendering != same.identity.rendering
+    assert other_tokenizer.identity.model == other_config.identity.model
+    assert other_tokenizer.identity.rendering != other_template.identity.rendering
 
 
 def test_changed_weights_are_another_model_even_under_the_old_time(
