@@ -20,6 +20,7 @@ from cwm_ros.kv import Role, Turn
 from cwm_ros.live import LiveWindow, Tools
 from cwm_ros.loaded import check_room, LoadedModel
 from cwm_ros.opening import begin_live_thaw, find_session
+from cwm_ros.recheck import recheck
 from cwm_ros.save import save, write_behind
 from cwm_ros.session import Session
 from cwm_ros.store import Store
@@ -311,6 +312,26 @@ class Manager:
         except BaseException:
             self.leave()  # a session without its thaw would be computed as if it were new
             raise
+
+    def recheck(self) -> str:
+        """
+        Compare the end of the open window with its probe again, as the end of a thaw does.
+
+        For after the memory was asleep. Costs a step of the model.
+
+        Returns
+        -------
+        str
+            What it came to, or why it could not be checked, for people.
+
+        Raises
+        ------
+        RestoreNotEffectiveError
+            The model does not continue the window as it did. The engine has forgotten all of it;
+            `open_window` brings it back.
+
+        """
+        return recheck(self._idle(), self._loaded)
 
     def warm_up(self) -> None:
         """

@@ -265,6 +265,9 @@ class Assistant:
         is_off = self._ignition.tick(debounce_s)
         for retry in self.power.take_due():
             retry()
+        core = self.desk.core
+        if core is not None and self.desk.is_active and core.is_unchecked and core.kept.is_awake:
+            self.requests.check_kept('the machine slept')
         if is_off and self.desk.is_active:
             self._ignition.save(self.settings.shutdown.budget)
 
@@ -326,9 +329,11 @@ class Assistant:
         if not self.desk.is_active and core.phase is not Phase.FREEZING:
             return Phase.INACTIVE, 'the node is not active'
         phase = core.phase
-        return phase, REASONS.get(phase, '')
+        is_unchecked = phase is Phase.THAWING and core.is_unchecked
+        return phase, UNCHECKED if is_unchecked else REASONS.get(phase, '')
 
 
+UNCHECKED = 'memory was kept; the end of the window is checked before it is used'
 REASONS = {
     Phase.LOADING_ENGINE: 'the model is being loaded',
     Phase.NO_WINDOW: 'no window is open',

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cwm_ros.config import MIB
 from cwm_ros.errors import BusyError, CwmError, EngineError
 from cwm_ros.manager import Manager
-from cwm_ros.node import jobs
+from cwm_ros.node import jobs, wake
 from cwm_ros.node.state import look, Phase, see_shelf, Shelf, View
 from cwm_ros.node.thaw_report import state_of
 from cwm_ros.node.worker import Job, Urgency, Worker
@@ -64,6 +64,8 @@ class Core:
         What the engine's thread last saw of itself and of the store.
     problem
         Why there is no engine; empty while it is loaded or loading.
+    kept
+        Whether what memory holds may be relied on.
     on_review
         Called in the engine's thread with a window and what became of one of its answers.
 
@@ -87,6 +89,7 @@ class Core:
         self.shelf = Shelf()
         self.problem = problem
         self.on_review: Callable[[str, Review], None] = lambda _window, _review: None
+        self.kept = wake.Kept(wake.asleep_s)
         self._manager: Manager | None = None
         self._on_change = on_change
         self._report = report
@@ -163,7 +166,14 @@ class Core:
             return Phase.STORE_ONLY
         if not self.is_alive:
             return Phase.STORE_ONLY
-        return Phase.FREEZING if self.is_busy_with(Urgency.SHUTDOWN) else self.view.phase
+        if self.is_busy_with(Urgency.SHUTDOWN):
+            return Phase.FREEZING
+        return Phase.THAWING if self.is_unchecked else self.view.phase
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Whether a window is open that was asleep in memory, and not checked since."""
+        return self.view.has_engine and bool(self.view.window) and self.kept.is_doubted
 
     # --- work ---------------------------------------------------------------------------------
 
@@ -266,6 +276,10 @@ class Core:
             self._is_resting = False
         else:
             self._report.pause()
+        if urgency not in (Urgency.STORE, Urgency.UPKEEP) and self.kept.is_doubted:
+            yield from jobs.check_kept(manager, self.note_thaw)
+            self.kept.trust()
+            self._on_change()
         return (yield from run(manager, cancel))
 
     def _engine_loaded(self, _result: object, error: BaseException | None) -> None:
@@ -274,12 +288,18 @@ class Core:
             self.problem = f'the model cannot be loaded: {error}'
         self._on_change()
 
+    @property
+    def _may_work_on(self) -> bool:
+        return not self._is_resting and not self.kept.is_doubted
+
     def _idle(self, manager: Manager) -> Generator[object, None, None]:
-        if manager.has_engine and manager.window and not self._is_resting:
+        if manager.has_engine and manager.window and self._may_work_on:
             for value in manager.idle():
                 if isinstance(value, Review):
                     self.on_review(manager.window, value)
                 yield value
+                if self.kept.is_doubted:
+                    return
 
     def _after_step(self, owned: Manager, *, is_end: bool) -> None:
         if is_end:

@@ -145,11 +145,18 @@ class Desk:
         self.need_core().submit(name, Urgency.STORE, jobs.short(run), on_end=waiting.end)
         return waiting.take(CALL_TIMEOUT_S, name)
 
-    def save(self, budget_s: float, *, on_value: OnValue = lambda _value: None) -> jobs.SaveResult:
+    def save(
+        self,
+        budget_s: float,
+        *,
+        is_ram_kept: bool = False,
+        on_value: OnValue = lambda _value: None,
+    ) -> jobs.SaveResult:
         """
         Save the open window within a budget [s]; waits for it, and little longer.
 
-        What was said is durable first, whatever the engine does.
+        What was said is durable first, whatever the engine does. With ``is_ram_kept`` the machine
+        is about to sleep: what memory holds is checked before it is used again.
 
         Raises
         ------
@@ -158,11 +165,16 @@ class Desk:
 
         """
         waiting = Waiting()
-        self.begin_save(budget_s, on_value=on_value, on_end=waiting.end)
+        self.begin_save(budget_s, is_ram_kept=is_ram_kept, on_value=on_value, on_end=waiting.end)
         return cast('jobs.SaveResult', waiting.take(max(0.0, budget_s) + SAVE_GRACE_S, 'save'))
 
     def begin_save(
-        self, budget_s: float, *, on_value: OnValue = lambda _value: None, on_end: OnEnd
+        self,
+        budget_s: float,
+        *,
+        is_ram_kept: bool = False,
+        on_value: OnValue = lambda _value: None,
+        on_end: OnEnd,
     ) -> Job[Manager]:
         """
         Save as `save` does, without waiting for it.
@@ -182,7 +194,11 @@ class Desk:
             self._wake()
             on_end(result, error)
 
-        run = partial(jobs.save_for_shutdown, until_s=self._clock() + budget_s)
+        run = partial(
+            jobs.save_for_shutdown,
+            until_s=self._clock() + budget_s,
+            on_saved=core.kept.doubt if is_ram_kept else lambda: None,
+        )
         job = core.submit(
             'save for shutdown', Urgency.SHUTDOWN, run, on_value=on_value, on_end=end
         )

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cwm_ros.answer import Answer, Delta
-from cwm_ros.errors import ConfigError, EngineError, InterruptedOperation
+from cwm_ros.errors import ConfigError, EngineError, InterruptedOperation, RestoreNotEffectiveError
 from cwm_ros.freeze import NOTHING_FROZEN
 from cwm_ros.optimize import optimize
 from cwm_ros.restore import PayloadCheck
@@ -167,6 +167,19 @@ def thaw(
     )
 
 
+def check_kept(manager: Manager, on_begin: Callable[[], None]) -> Generator[object, None, None]:
+    """Check the open window, which was asleep in memory; one without effect is thawed anew."""
+    if not manager.has_engine or not manager.window:
+        return
+    try:
+        log.info('memory was kept, window %s: %s', manager.window, manager.recheck())
+    except RestoreNotEffectiveError as exc:
+        log.error('%s: %s', exc.code.name, exc)  # noqa: TRY400 - it says all
+        manager.open_window(manager.window)
+        on_begin()
+    yield None
+
+
 def answer(
     manager: Manager,
     cancel: Event,
@@ -238,9 +251,13 @@ def freeze(
 
 
 def save_for_shutdown(
-    manager: Manager, cancel: Event, *, until_s: float
+    manager: Manager,
+    cancel: Event,
+    *,
+    until_s: float,
+    on_saved: Callable[[], None] = lambda: None,
 ) -> Generator[FreezeProgress, None, SaveResult]:
-    """Write the open window before power goes."""
+    """Write the open window before power goes; ``on_saved`` hears that nothing more comes."""
     if not manager.window:
         return SaveResult()
     manager.secure_turns()
@@ -249,6 +266,7 @@ def save_for_shutdown(
         yield last
         if cancel.is_set() and not last.is_committed:
             raise InterruptedOperation('the vehicle is on again')
+    on_saved()
     name, done, total = (manager.window,), last.chunks_done, last.chunks_total
     is_whole = last.is_committed and done == total
     return SaveResult(

@@ -126,6 +126,8 @@ class Requests:
     def thaw_default(self, why: str) -> None:
         """Thaw the default window if there is one and none is open; what fails is logged."""
         core, name = self._desk.need_core(), self._desk.settings.assistant.window
+        if core.is_unchecked:
+            self.check_kept(why)
         if core.view.window or core.shelf.find(name) is None:
             return
 
@@ -143,6 +145,20 @@ class Requests:
             self._defer('thaw', name, str(exc), again, num_bytes=size)
         except CwmError as exc:
             log.warning('%s is not thawed: %s', name, exc)
+
+    def check_kept(self, why: str) -> None:
+        """Check the open window, which was asleep in memory, before anything needs it."""
+
+        def end(_result: object, error: BaseException | None) -> None:
+            if error is not None:
+                log.warning('what memory kept was not checked: %s', error)
+
+        run = jobs.short(lambda _manager: None)  # all work with a window begins with the check
+        try:
+            self._desk.start('check', Urgency.THAW, run, on_end=end, is_single=True)
+            log.info('checking what memory kept: %s', why)
+        except CwmError as exc:
+            log.debug('what memory kept is not checked yet: %s', exc)
 
     def freeze(
         self,
@@ -220,7 +236,8 @@ class Requests:
         """
         Save within a budget [s].
 
-        The session stays open, so that after a resume nothing has to come back.
+        The session stays open, so that after a resume nothing has to come back; when memory is
+        kept, its end is checked then before it is used.
 
         Raises
         ------
@@ -230,7 +247,7 @@ class Requests:
         """
         self._desk.need_active()
         log.info('preparing for shutdown, memory is %s', 'kept' if is_ram_kept else 'lost')
-        return self._desk.save(budget_s, on_value=on_value)
+        return self._desk.save(budget_s, is_ram_kept=is_ram_kept, on_value=on_value)
 
     def optimize(self, rate: int, *, on_value: OnValue, on_end: OnEnd) -> Job[Manager]:
         """

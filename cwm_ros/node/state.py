@@ -232,7 +232,7 @@ class Snapshot:
     view, shelf
         What the engine's thread last saw.
     profile
-        Whose windows; empty for a guest.
+        Whose windows; empty before configure.
     is_late
         Whether the engine has been at one step for so long that nobody should rely on it.
     is_read_only
