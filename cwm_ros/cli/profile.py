@@ -88,7 +88,13 @@ def _tell(erasure: Erasure) -> list[str]:
             f'{erasure.quarantine_files} of the files in quarantine'
         )
     ]
-    if erasure.is_encrypted:
+    if erasure.is_key_unseen:
+        lines.append(
+            f'provider {erasure.key_provider} has no key of it that can be loaded '
+            '(privacy.key_dir?): with a key that lies elsewhere, copies of this profile can be '
+            'read until you destroy that key, too'
+        )
+    elif erasure.is_encrypted:
         lines.append(
             f'the key that provider {erasure.key_provider} has is destroyed: '
             'no copy of this profile can be read again'

@@ -99,7 +99,14 @@ class Drivers:
             erased=(
                 f'{erasure.windows} windows, {erasure.bytes} bytes',
                 f'{erasure.quarantine_files} damaged files that were set aside',
-                *(('its key',) if erasure.is_encrypted else ()),
+                *(('its key',) if erasure.is_encrypted and not erasure.is_key_unseen else ()),
             ),
-            remains=erasure.bundles,
+            remains=(
+                *(
+                    (f'its key, if it lies elsewhere: {erasure.key_provider} does not have it',)
+                    if erasure.is_key_unseen
+                    else ()
+                ),
+                *erasure.bundles,
+            ),
         )

@@ -149,23 +149,25 @@ def passing_seal() -> Seal:
     return _seal_of(os.urandom(crypto.KEY_BYTES), os.urandom(layout.ID_BYTES))
 
 
-def destroy_key(path: Path, privacy: PrivacySettings) -> str:
+def destroy_key(path: Path, privacy: PrivacySettings) -> bool:
     """
     Destroy the key of the encrypted profile whose key file is at ``path``, for good.
 
     Returns
     -------
-    str
-        Name of the provider that had it.
+    bool
+        Whether it is gone for certain, now or by an erasure before. False where the provider did
+        not have it: it was lost, or lies where the provider does not look.
 
     """
     found = read_key_file(path)
     assert isinstance(found, KeyReference)
-    if not found.is_erased:
-        provider = open_provider(found.provider, privacy, path.parent.parent.parent)
-        provider.destroy(found.key_id.hex())
-        files.write_file(path, [pack_reference(replace(found, is_erased=True))])
-    return found.provider
+    if found.is_erased:
+        return True
+    provider = open_provider(found.provider, privacy, path.parent.parent.parent)
+    was_there = provider.destroy(found.key_id.hex())
+    files.write_file(path, [pack_reference(replace(found, is_erased=True))])
+    return was_there
 
 
 def _check_of(secret: bytes, key_id: bytes) -> bytes:

@@ -46,6 +46,7 @@ MAX_TAGS = 256
 MAX_WORD_BYTES = 256
 
 KEY_MAGIC = b'\x93CWMKEY\n'
+KEY_HINT = 'restore the key file from a backup: nothing else can make it again'
 CRITICAL = 1
 
 _FRAME = struct.Struct('<8sHHIQ')
@@ -105,10 +106,14 @@ def version_of(start: bytes | bytearray, *magics: bytes) -> int:
     return int.from_bytes(start[VERSION_END - 2 : VERSION_END], 'little') if is_ours else 0
 
 
-def check_magic(path: Path, data: bytes | memoryview, magic: bytes, version: int) -> None:
+def check_magic(
+    path: Path, data: bytes | memoryview, magic: bytes, version: int, *, hint: str = ''
+) -> None:
     """Refuse another kind of file, and a later version of this kind."""
     if bytes(data[: len(magic)]) != magic:
-        raise FormatError(path, f'magic is {bytes(data[: len(magic)])!r}, not {magic!r}')
+        raise FormatError(
+            path, f'magic is {bytes(data[: len(magic)])!r}, not {magic!r}', hint=hint
+        )
     refuse_later(path, version)
 
 
@@ -132,11 +137,11 @@ def unpack_key(path: Path, data: bytes) -> bytes:
     """Return the key that `pack_key` packed."""
     refuse_later(path, version_of(data, KEY_MAGIC))
     if len(data) != _KEY.size + _U64.size:
-        raise FormatError(path, f'size is {len(data)}, not {_KEY.size + _U64.size}')
+        raise FormatError(path, f'size is {len(data)}, not {_KEY.size + _U64.size}', hint=KEY_HINT)
     magic, version, kind, zero, key = _KEY.unpack_from(data)
-    check_magic(path, magic, KEY_MAGIC, version)
+    check_magic(path, magic, KEY_MAGIC, version, hint=KEY_HINT)
     if _U64.unpack_from(data, _KEY.size)[0] != checksum(data[: _KEY.size]):
-        raise FormatError(path, 'checksum does not match', hint='restore the file from a backup')
+        raise FormatError(path, 'checksum does not match', hint=KEY_HINT)
     if kind or zero:
         raise FormatTooNewError(path, f'kind of key is {kind}, this package reads 0')
     return bytes(key)

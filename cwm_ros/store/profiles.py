@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 import logging
 from pathlib import Path
@@ -87,6 +87,10 @@ class Erasure:
     bundles
         Files that bundles were written to: outside the store, they stay where they are. Those of
         an encrypted profile cannot be read any more, the others can.
+    is_key_unseen
+        Whether the provider does not have the key of an encrypted profile: it was lost, or lies
+        where the provider does not look, and reads copies of the profile and its bundles there.
+        Before it is done: whether the key cannot be loaded.
     is_done
         Whether it was done, or only told.
 
@@ -95,6 +99,7 @@ class Erasure:
     name: str
     is_encrypted: bool
     key_provider: str
+    is_key_unseen: bool
     windows: int
     bytes: int
     quarantine_files: int
@@ -222,6 +227,7 @@ def erase_profile(
             name=name,
             is_encrypted=info.is_encrypted,
             key_provider=info.key_provider,
+            is_key_unseen=info.is_encrypted and info.state is ProfileState.KEY_MISSING,
             windows=info.windows,
             bytes=info.bytes,
             quarantine_files=len(kept(folder / 'quarantine')),
@@ -229,7 +235,8 @@ def erase_profile(
             is_done=is_confirmed,
         )
         if is_confirmed:
-            _erase(folder, privacy, is_encrypted=info.is_encrypted)
+            is_gone = _erase(folder, privacy, is_encrypted=info.is_encrypted)
+            erasure = replace(erasure, is_key_unseen=info.is_encrypted and not is_gone)
     return erasure
 
 
@@ -258,11 +265,12 @@ def _known_bundles(folder: Path, privacy: PrivacySettings) -> tuple[str, ...]:
     return tuple(sorted(state.exports))
 
 
-def _erase(folder: Path, privacy: PrivacySettings, *, is_encrypted: bool) -> None:
+def _erase(folder: Path, privacy: PrivacySettings, *, is_encrypted: bool) -> bool:
+    """Remove the key, then the files; say whether the key is gone for certain."""
     if is_encrypted:
-        keyring.destroy_key(folder / 'key', privacy)
+        is_gone = keyring.destroy_key(folder / 'key', privacy)
     else:
-        files.wipe(folder / 'key')
+        is_gone = files.wipe(folder / 'key')
     for part in _PARTS:
         files.remove_tree(folder / part)
     for name in files.list_sizes(folder):
@@ -271,3 +279,4 @@ def _erase(folder: Path, privacy: PrivacySettings, *, is_encrypted: bool) -> Non
     files.sync_folder(folder)
     if not is_encrypted:
         files.remove_tree(folder)
+    return is_gone

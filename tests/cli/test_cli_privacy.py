@@ -106,6 +106,20 @@ def test_profiles_are_made_listed_and_erased_in_two_steps(tmp_path: Path) -> Non
     call('profile', 'erase', 'nobody', status=12)
 
 
+def test_an_erasure_without_the_key_tells_that_it_may_lie_elsewhere(tmp_path: Path) -> None:
+    store, config = tmp_path / 'store', config_of(tmp_path)
+    erase = ('profile', 'erase', 'anna')
+    run(store, 'profile', 'create', 'anna', config=config)
+    assert 'is destroyed' in run(store, *erase, config=config).stdout
+    (key,) = (path for path in tmp_path.rglob('*.key'))
+    key.rename(tmp_path / 'moved')
+    for arguments in (erase, (*erase, '--yes')):
+        told = run(store, *arguments, config=config).stdout
+        assert 'elsewhere' in told
+        assert 'is destroyed' not in told
+    assert 'elsewhere' not in run(store, *erase, '--yes', config=config).stdout
+
+
 def test_a_guest_is_forgotten_when_the_command_ends(tmp_path: Path) -> None:
     store, config = tmp_path / 'store', config_of(tmp_path)
     said = run(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
+from dataclasses import replace
 import hashlib
 import os
 from pathlib import Path
@@ -413,6 +414,37 @@ def test_erasing_makes_the_store_and_every_copy_of_it_unreadable(tmp_path: Path)
     with opened(tmp_path) as store:
         assert store.windows() == []
         store.commit_turns('new', makers.turns_of(1))
+
+
+def test_an_erasure_that_found_no_key_does_not_say_that_it_was_destroyed(tmp_path: Path) -> None:
+    fill(tmp_path)
+    shutil.copytree(tmp_path / 'store', tmp_path / 'copy' / 'store')
+    privacy = private(tmp_path)
+    elsewhere = replace(privacy, key_dir=str(tmp_path / 'mistyped'))
+    for is_confirmed in (False, True):
+        told = erase_profile(
+            tmp_path / 'store', 'default', elsewhere, is_confirmed=is_confirmed, lock_timeout_s=0
+        )
+        assert told.is_key_unseen
+    with opened(tmp_path / 'copy', privacy=privacy) as store:
+        assert store.window(NAME), 'which is why it must not be said'
+    told = erase_profile(
+        tmp_path / 'copy' / 'store', 'default', privacy, is_confirmed=True, lock_timeout_s=0
+    )
+    assert not told.is_key_unseen
+
+
+@pytest.mark.parametrize('content', [b'', bytes(20), bytes(56)])
+def test_a_damaged_key_comes_from_a_backup_and_from_nowhere_else(
+    tmp_path: Path, content: bytes
+) -> None:
+    fill(tmp_path)
+    (key,) = (tmp_path / 'keys').iterdir()
+    key.write_bytes(content)
+    with pytest.raises(FormatError) as told, opened(tmp_path, privacy=private(tmp_path)):
+        pass
+    assert 'backup' in told.value.hint
+    assert 'doctor' not in told.value.hint
 
 
 @pytest.mark.parametrize('content', [None, bytes(72), b'\x93CWMKEY\n\xff\xff' + bytes(62)])
