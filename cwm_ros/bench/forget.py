@@ -107,6 +107,8 @@ def measure_forgetting(
 def _forget_in(manager: Manager, name: str, dialogue: Dialogue) -> tuple[int, ...]:
     """Return the counts of one dialogue, in the order of `ForgetCount`."""
     facts = [q for q in dialogue.questions if q.kind in (Kind.FACT, Kind.RE_ENTRY_FACT)]
+    if not facts:  # a short dialogue may have no question about one
+        return (0,) * 6
     target = facts[len(facts) // 2]
     gone = exchanges_of(dialogue.turns, target.sources)
     told_there = [q for q in facts if set(q.sources) & set(gone)]

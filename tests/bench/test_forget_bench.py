@@ -13,3 +13,8 @@ def test_what_is_forgotten_is_not_recalled_and_the_rest_is() -> None:
     assert count.known_before == count.forgotten >= 2
     assert count.known_after == 0
     assert count.others_after >= count.others_before > 0
+
+
+def test_a_dialogue_too_short_to_ask_about_a_fact_counts_as_none() -> None:
+    count = measure_forgetting(Settings(), context=512, dialogues=1, seed=3)
+    assert (count.dialogues, count.forgotten, count.others) == (1, 0, 0)
