@@ -44,12 +44,14 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if (arguments.live or arguments.check) and not arguments.store:
         parser.error('--live and --check need --store')
+    if arguments.store and not arguments.store.absolute().parent.is_dir():
+        parser.error(f'--store {arguments.store}: its parent is no folder: is the drive mounted?')
     return arguments
 
 
 def run_scenarios(arguments: argparse.Namespace) -> int:
     if arguments.store:
-        arguments.store.mkdir(parents=True, exist_ok=True)
+        arguments.store.mkdir(exist_ok=True)
     totals = [0, 0, 0, 0]
     print(f'{"scenario":16} {"operations":>10} {"states":>8} {"kills":>7} {"broken":>7}')  # noqa: T201
     for name, scenario in SCENARIOS.items():

@@ -19,6 +19,7 @@ from cwm_ros.errors import FormatError
 from cwm_ros.store import files, keeper, staterows, Store, store
 from cwm_ros.store.eviction import EvictionOrder
 from cwm_ros.store.inventory import Inventory
+from tests.powercut.__main__ import parse_arguments
 import tests.powercut.assistant  # noqa: F401 - adds a scenario
 from tests.powercut.door import READING, WATCHED
 from tests.powercut.harness import cut_scenario, Harness
@@ -210,3 +211,17 @@ def test_a_real_cut_can_be_checked_afterwards(tmp_path: Path) -> None:
     assert '0 promises broken' in good.stdout
     assert bad.returncode == 1
     assert 'live-1: is gone' in bad.stdout
+
+
+@pytest.mark.parametrize('mode', [['--every', '99'], ['--live'], ['--check', 'said']])
+def test_a_drive_that_is_not_mounted_is_not_replaced_by_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: list[str]
+) -> None:
+    there = tmp_path / 'mistyped' / 'folder'
+    with (
+        mock.patch.object(sys, 'argv', ['powercut', '--store', str(there), *mode]),
+        pytest.raises(SystemExit, match='2'),
+    ):
+        parse_arguments()
+    assert 'mounted' in capsys.readouterr().err
+    assert not there.parent.exists()
