@@ -72,8 +72,8 @@ def export_command(options: Options, *, window: str, file: str) -> None:
     with open_store(options, writable=True) as store:
         store.window_or_turns(window)
         target = Path('standard output') if file == STANDARD else Path(file).absolute()
-        store.note_export(target)
         with _writing(file) as write, show_bar('exporting', 1) as update:
+            store.note_export(target)  # before the first byte, and only where there is to be one
             for progress in export_window(store, window, write, PayloadCheck()):
                 update(progress.chunks_done / max(progress.chunks_total, 1))
         is_encrypted = store.is_encrypted

@@ -30,6 +30,7 @@ BUNDLE_MAGIC = b'\x93CWMBDL\n'
 SEGMENT_BYTES = 1 << 16
 READ_BYTES = 1 << 20
 """Memory is taken as bytes arrive, not as lengths promise."""
+KIND_HINT = 'give a file that cwm export wrote; cwm ingest reads dialogues'
 CUT_HINT = 'export the window again, or let the rest be sent again'
 
 _HEAD = struct.Struct('<8sHHI16s16s')
@@ -176,7 +177,7 @@ class BundleReader:
             size = len(self._head)
             raise FormatError(self._path, f'size {size} is less than a header', hint=CUT_HINT)
         magic, version, kind, zero, salt, check = _HEAD.unpack_from(self._head)
-        layout.check_magic(self._path, magic, BUNDLE_MAGIC, version)
+        layout.check_magic(self._path, magic, BUNDLE_MAGIC, version, hint=KIND_HINT)
         if _CHECKSUM.unpack_from(self._head, _HEAD.size)[0] != layout.checksum(
             self._head[: _HEAD.size]
         ):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-NOT_FOUND, EXISTS, KEY_MISSING, CORRUPT = 12, 29, 22, 15
+NOT_FOUND, EXISTS, KEY_MISSING, CORRUPT, IO = 12, 29, 22, 15, 23
 
 
 @pytest.fixture(scope='module')
@@ -100,7 +100,20 @@ def test_a_file_is_not_replaced_and_is_remembered_by_the_profile(
     run(told, 'export', 'drive', str(file), status=EXISTS)
     run(told, 'export', 'nothing', str(tmp_path / 'x'), status=NOT_FOUND)
     assert [path.name for path in tmp_path.iterdir()] == ['drive.cwmz']
-    assert str(file) in run(told, 'profile', 'erase', 'default').decode()
+    missing = tmp_path / 'no folder' / 'x'
+    run(told, 'export', 'drive', str(missing), status=IO)
+    erasing = run(told, 'profile', 'erase', 'default').decode()
+    assert str(file) in erasing
+    assert str(missing) not in erasing, 'nothing was written there'
+
+
+def test_a_file_that_is_no_bundle_is_refused_with_what_reads_it(
+    told: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / 'dialogue.txt'
+    file.write_text('My gate code is 4821.\n' * 10)
+    error = json.loads(run(told, '--json', 'import', str(file), status=CORRUPT))['error']
+    assert 'cwm ingest' in error['hint']
 
 
 def test_an_encrypted_profile_exports_what_only_it_can_import(told: Path, tmp_path: Path) -> None:
