@@ -361,6 +361,8 @@ class Settings:
 
 
 Group = TypeVar('Group')
+KINDS = {bool: 'a truth value, true or false', int: 'a whole number', float: 'a number'}
+"""What a person calls the type of a value; all others are texts."""
 
 
 def load_settings(path: Path) -> Settings:
@@ -411,7 +413,11 @@ def build_settings(source: Path | str, parameters: object) -> Settings:
     built = {}
     for name, values in _as_mapping(source, 'ros__parameters', parameters).items():
         if name not in groups:
-            raise ConfigError(f'{source}: parameter group {name!r} is unknown')
+            raise ConfigError(
+                f'{source}: parameter group {name!r} is unknown',
+                hint=f'known are {", ".join(sorted(groups))}; names stand below their group, '
+                'not behind a dot',
+            )
         built[name] = _build_group(source, name, groups[name], values)
     return Settings(**built)
 
@@ -445,7 +451,7 @@ def _convert(path: Path | str, name: str, value: object, kind: type) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        raise ConfigError(f'{path}: {name} is {value!r}', hint=f'use a {kind.__name__}')
+        raise ConfigError(f'{path}: {name} is {value!r}', hint=f'use {KINDS.get(kind, "text")}')
     return value
 
 

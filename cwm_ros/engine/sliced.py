@@ -33,7 +33,7 @@ def capacity_of(spec: KVSpec, identity: ModelIdentity, settings: EngineSettings)
     if settings.context_tokens > spec.max_tokens:
         raise ConfigError(
             f'engine.context_tokens is {settings.context_tokens}',
-            hint=f'{identity.name} was trained for {spec.max_tokens}',
+            hint=f'{identity.name} was trained for {spec.max_tokens}: set at most that, or 0',
         )
     return settings.context_tokens or spec.max_tokens
 
