@@ -59,11 +59,14 @@ def list_command(options: Options) -> None:
             w.chunks - w.chunks_present,
             f'{w.bytes / MIB:.1f}',
             w.model,
+            'yes' if w.is_pinned else '',
             w.problem,
         )
         for w in windows
     ]
-    headings = ('window', 'tokens', 'turns', 'chunks', 'missing', 'MiB', 'model', 'problem')
+    headings = (
+        'window', 'tokens', 'turns', 'chunks', 'missing', 'MiB', 'model', 'pinned', 'problem',
+    )  # fmt: skip
     options.show(
         {'windows': [window._asdict() for window in windows]},
         table(headings, rows) if rows else 'no windows',

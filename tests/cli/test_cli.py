@@ -381,7 +381,9 @@ def test_windows_are_tagged_cloned_and_pinned(tmp_path: Path) -> None:
     told = run_json(tmp_path, 'say', '--window', 'v', 'What is the code for the gate?')
     assert '4821' in str(told['text'])
     assert told['recomputed_tokens'] == 0
+    assert any('v ' in x and ' yes ' in x for x in run(tmp_path, 'list').stdout.splitlines())
     assert run_json(tmp_path, 'unpin', 'v')['pinned'] is False
+    assert ' yes ' not in run(tmp_path, 'list').stdout
     run(tmp_path, 'unpin', 'w', status=12)
 
 
