@@ -202,6 +202,8 @@ def chat_command(options: Options, *, window: str) -> None:
     with open_manager(options) as manager:
         open_or_create(manager, window)
         _catch_up(manager)
+        for warning in manager.warnings:
+            options.note(warning)
         manager.warm_up()
         click.echo(f'{window}: {manager.session.fidelity}; /quit ends')
         for line in iter(_read_line, '/quit'):
@@ -266,6 +268,9 @@ def _show_thaw(manager: Manager) -> None:
     thaw = manager.thaw
     while thaw is not None and thaw.advance(wait=True):
         click.echo(thaw_line(thaw.progress()))
+    if thaw is not None:
+        result = thaw.result()
+        click.echo(f'{result.verdict.value}: {result.reason}')
 
 
 def _answer(manager: Manager, line: str) -> None:

@@ -265,6 +265,23 @@ def test_a_flipped_bit_is_found_by_verify_and_costs_only_that_chunk(tmp_path: Pa
     assert run_json(tmp_path, 'verify')['ok'] is True
 
 
+def test_a_chat_tells_what_could_not_be_loaded_and_whether_a_thaw_is_proven(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / 'd.txt'
+    path.write_text('\n\n'.join(f'We pass house {n} of the long street.' for n in range(60)))
+    run(tmp_path / 's', 'ingest', '--window', 'w', str(path))
+    chunk = min((tmp_path / 's').glob('profiles/*/chunks/*'))
+    chunk.write_bytes(b'')
+    command = [*CWM, '--store', str(tmp_path / 's'), 'chat', '--window', 'w']
+    done = subprocess.run(
+        command, input='/thaw\n/quit\n', capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert chunk.name in done.stderr
+    assert 'proven: the end is ' in done.stdout
+
+
 def test_a_second_writer_waits_and_then_learns_who_writes(tmp_path: Path) -> None:
     command = [*CWM, '--store', str(tmp_path), 'chat', '--window', 'w']
     with subprocess.Popen(
