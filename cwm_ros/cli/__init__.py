@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 __all__ = ['main']
 
@@ -18,5 +19,13 @@ def main(arguments: list[str] | None = None) -> None:
 
         run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
-        sys.stderr.write('interrupted; what was committed is safe\n')
-        sys.exit(EXIT_INTERRUPTED)
+        _end_interrupted()
+    except ImportError as exc:  # what a native library makes of Ctrl-C while it is loaded
+        if not isinstance(exc.__cause__ or exc.__context__, KeyboardInterrupt):
+            raise
+        _end_interrupted()
+
+
+def _end_interrupted() -> NoReturn:
+    sys.stderr.write('interrupted; what was committed is safe\n')
+    sys.exit(EXIT_INTERRUPTED)

@@ -236,9 +236,9 @@ def _run_line(manager: Manager, line: str) -> None:
     elif line == '/thaw':
         manager.open_window(manager.window)
         _show_thaw(manager)
+        _show_status(manager)
     elif line == '/status':
-        turns = len(manager.session.turns)
-        click.echo(f'{manager.window}: {turns} turns, {manager.session.fidelity}')
+        _show_status(manager)
     elif line.startswith('/'):
         click.echo(f'{line} is unknown: /freeze /thaw /status /quit', err=True)
     elif line:
@@ -262,6 +262,11 @@ def _catch_up(manager: Manager) -> None:
     for event in manager.idle():
         if isinstance(event, Review) and event.verdict is ReviewVerdict.CHANGED:
             click.echo(describe_review(event))
+
+
+def _show_status(manager: Manager) -> None:
+    turns = len(manager.session.turns)
+    click.echo(f'{manager.window}: {turns} turns, {manager.session.fidelity}')
 
 
 def _show_thaw(manager: Manager) -> None:

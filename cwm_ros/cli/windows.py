@@ -181,7 +181,9 @@ def verify_command(options: Options, *, window: str | None) -> None:
         f'{report.torn_bytes} bytes of a commit that was cut, or is under way, lie behind the '
         'turns: it was never acknowledged, and the next writer removes them'
     )
+    remedy = 'remedy: run cwm doctor, or restore the files from a backup'
     lines = [text, *([torn] if report.torn_bytes else []), *report.problems]
+    lines += [] if report.ok else [remedy]
     options.show(values, '\n'.join(lines))
     if not report.ok:
         raise SystemExit(EXIT_CODE_BASE + ErrorCode.CORRUPT)

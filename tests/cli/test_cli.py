@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from typing import NamedTuple
+from unittest import mock
 
 import pytest
 
@@ -58,13 +59,24 @@ def run(store: Path, *arguments: str, status: int | None = 0, config: Path | Non
     return Done(stdout.getvalue(), stderr.getvalue())
 
 
-def run_json(store: Path, *arguments: str, status: int = 0) -> dict[str, object]:
-    result: dict[str, object] = json.loads(run(store, '--json', *arguments, status=status).stdout)
+def run_json(
+    store: Path, *arguments: str, status: int = 0, config: Path | None = None
+) -> dict[str, object]:
+    done = run(store, '--json', *arguments, status=status, config=config)
+    result: dict[str, object] = json.loads(done.stdout)
     return result
 
 
-def test_a_second_process_remembers_what_the_first_was_told(store: Path) -> None:
-    told = run_json(store, 'say', '--window', 'drive', 'What is my gate code?')
+@pytest.fixture
+def loading(tmp_path: Path) -> Path:
+    """Load whatever this machine has learned: a busy one may find that it computes faster."""
+    path = tmp_path / 'loading.yaml'
+    path.write_text('/**: {ros__parameters: {thaw: {strategy: load}}}\n', encoding='utf-8')
+    return path
+
+
+def test_a_second_process_remembers_what_the_first_was_told(store: Path, loading: Path) -> None:
+    told = run_json(store, 'say', '--window', 'drive', 'What is my gate code?', config=loading)
 
     assert '4821' in str(told['text'])
     assert told['reused_tokens'] != 0
@@ -76,9 +88,9 @@ def test_a_second_process_remembers_what_the_first_was_told(store: Path) -> None
     assert keys <= told.keys()
 
 
-def test_a_plan_tells_what_a_thaw_will_do(store: Path) -> None:
+def test_a_plan_tells_what_a_thaw_will_do(store: Path, loading: Path) -> None:
     shown = run_json(store, 'show', 'drive')
-    plan = run_json(store, 'plan', 'drive', '--prompt', 'What is my gate code?')
+    plan = run_json(store, 'plan', 'drive', '--prompt', 'What is my gate code?', config=loading)
     steps = plan['steps']
     assert isinstance(steps, list)
     assert sum(step['stop'] - step['start'] for step in steps) == shown['tokens']
@@ -254,6 +266,7 @@ def test_a_flipped_bit_is_found_by_verify_and_costs_only_that_chunk(tmp_path: Pa
     data[-100] ^= 1
     chunk.write_bytes(data)
 
+    assert 'cwm doctor' in run(tmp_path, 'verify', status=15).stdout
     report = run_json(tmp_path, 'verify', status=15)
     told = run_json(tmp_path, 'say', '--window', 'w', 'What is the code for the gate?')
 
@@ -294,7 +307,8 @@ def test_a_second_writer_waits_and_then_learns_who_writes(tmp_path: Path) -> Non
         assert time.monotonic() - began >= 2
         assert str(chat.pid) in done.stderr
         assert run_json(tmp_path, 'list')['windows']
-        chat.communicate('/quit\n', timeout=60)
+        out, _ = chat.communicate('/thaw\n/quit\n', timeout=60)
+        assert out.startswith('w: '), 'a thaw with nothing left to do says so, too'
     run(tmp_path, 'say', '--window', 'w', 'Hello')
 
 
@@ -458,3 +472,18 @@ def test_the_demo_shows_the_main_job(tmp_path: Path) -> None:
     values = [float(str(shown[name])) for name in times]
     assert values == sorted(values)
     assert {'cold_start_s', 'bytes_on_disk'} <= shown.keys()
+
+
+@pytest.mark.parametrize('cause', [KeyboardInterrupt(), None])
+def test_an_interrupt_while_a_library_is_loaded_is_one(
+    capsys: pytest.CaptureFixture[str], cause: BaseException | None
+) -> None:
+    """pybind11 makes an ImportError of it."""
+
+    def interrupted(_arguments: list[str]) -> None:
+        raise ImportError('initialization failed') from cause
+
+    expected = SystemExit if cause else ImportError
+    with mock.patch('cwm_ros.cli.app.run', interrupted), pytest.raises(expected):
+        main([])
+    assert ('interrupted' in capsys.readouterr().err) == bool(cause)
