@@ -308,7 +308,7 @@ def test_a_second_writer_waits_and_then_learns_who_writes(tmp_path: Path) -> Non
         assert str(chat.pid) in done.stderr
         assert run_json(tmp_path, 'list')['windows']
         out, _ = chat.communicate('/thaw\n/quit\n', timeout=60)
-        assert out.startswith('w: '), 'a thaw with nothing left to do says so, too'
+        assert '\nw: ' in f'\n{out}', 'a thaw with nothing left to do says so, too'
     run(tmp_path, 'say', '--window', 'w', 'Hello')
 
 
