@@ -267,7 +267,7 @@ class Assistant:
             retry()
         core = self.desk.core
         if core is not None and self.desk.is_active and core.is_unchecked and core.kept.is_awake:
-            self.requests.check_kept('the machine slept')
+            self.requests.check_kept('the machine is awake')
         if is_off and self.desk.is_active:
             self._ignition.save(self.settings.shutdown.budget)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SLEPT_S = 0.5
 """Shorter sleeps are not told from the time between two looks at the clocks."""
+STAYED_AWAKE_S = 10.0
+"""A sleep that was announced and did not come by then is not waited for; a later one is seen."""
 
 
 def asleep_s() -> float:
@@ -40,11 +42,13 @@ class Kept:
         self._seen_s = asleep_s()
         self._is_doubted = False
         self._has_slept = False
+        self._doubted_s = 0.0
 
     def doubt(self) -> None:
         """Rely on it no more: power of the memory is about to be reduced."""
         with self._lock:
             self._is_doubted = True
+            self._doubted_s = time.monotonic()
 
     def trust(self) -> None:
         """Rely on it again: it was checked, or there is nothing to check."""
@@ -63,5 +67,7 @@ class Kept:
 
     @property
     def is_awake(self) -> bool:
-        """Whether it is to be checked now: the machine slept, and runs again."""
-        return self.is_doubted and self._has_slept
+        """Whether it is to be checked now: the machine slept and runs again, or stayed awake."""
+        if not self.is_doubted:
+            return False
+        return self._has_slept or time.monotonic() > self._doubted_s + STAYED_AWAKE_S

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cwm_ros.node.state import Phase
-from cwm_ros.node.wake import asleep_s, Kept
+from cwm_ros.node.wake import asleep_s, Kept, STAYED_AWAKE_S
 from cwm_ros.node.worker import Urgency
 from tests.fakes import assert_true_kv, assert_verified, make_window
 from tests.node.board import Board, WAIT_S
@@ -63,6 +63,16 @@ def test_a_save_for_suspend_raises_doubt_and_only_the_sleep_calls_for_the_check(
     assert (kept.is_doubted, kept.is_awake) == (True, False)
     now[0] += 60
     assert kept.is_awake
+
+
+def test_a_sleep_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(lambda: 5.0)
+    kept.doubt()
+    later_s = time.monotonic() + STAYED_AWAKE_S + 1
+    monkeypatch.setattr(time, 'monotonic', lambda: later_s)
+    assert kept.is_awake
+    kept.trust()
+    assert not kept.is_awake
 
 
 def test_a_machine_that_is_awake_does_not_sleep() -> None:

@@ -99,7 +99,9 @@ def test_shutdown_during_a_thaw_ends_both(start_node: StartNode, client: Client)
     client.wait_for('thaw_progress', lambda m: m.tokens_loaded > 0)
 
     told = []
-    saving = client.send(PrepareShutdown, 'prepare_shutdown', told.append)
+    saving = client.send(
+        PrepareShutdown, 'prepare_shutdown', told.append, reason=PrepareShutdown.Goal.OFF
+    )
     saved = client.end(saving)
 
     assert saved.status == SUCCEEDED, saved.result.error_msg
