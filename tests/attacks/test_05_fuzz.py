@@ -41,4 +41,4 @@ def test_a_fuzzer_finds_nothing_in_hundreds_of_executions(name: str) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
 
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f'number_of_executed_units: {runs}' in done.stderr
+    assert f'{runs} executions' in done.stdout
