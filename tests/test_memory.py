@@ -70,8 +70,9 @@ def test_a_thaw_takes_no_more_than_its_ring_whatever_the_window(
     assert bounded.stdout == 'complete\n', bounded.stderr
     if num_tokens > 512:
         unbounded = thaw_in_child(tmp_path, num_tokens, 1024, kind)
-        assert unbounded.returncode
-        assert 'MemoryError' in unbounded.stderr or 'start new thread' in unbounded.stderr
+        told = 'MemoryError' in unbounded.stderr or 'start new thread' in unbounded.stderr
+        # Or a library that did not look at what it was given ended by a signal.
+        assert unbounded.returncode < 0 or (unbounded.returncode and told)
 
 
 # --- page cache ---------------------------------------------------------------------------------

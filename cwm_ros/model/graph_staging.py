@@ -69,6 +69,9 @@ def _locked(staging: Path, target: Path, is_whole: Callable[[Path], bool]) -> It
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             if _is_open(handle, staging):  # else it was renamed or removed while we waited
+                if is_whole(target):  # since we looked: this folder is new and empty
+                    shutil.rmtree(staging)
+                    break
                 yield True
                 return
         finally:
